@@ -1,0 +1,3 @@
+//! The control plane: decides what should be true and makes it true.
+
+pub mod engine;

@@ -1,0 +1,18 @@
+//! The words both halves of Dormouse use.
+//!
+//! State goes down, signals go up: the control plane sends an edge [`Update`]s of the [`Table`] it should serve, the edge
+//! sends [`Report`]s of what it applied and saw. Nothing here does IO, reads a clock, or is async; the control plane
+//! validates an object with the very code the edge applies it with.
+
+mod host;
+mod message;
+mod millis;
+mod name;
+mod table;
+
+pub use host::{HOST_MAX_BYTES, Host, HostError, normalise_authority};
+pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
+pub use name::{
+    EnvironmentId, Epoch, Generation, InstanceId, LABEL_MAX_BYTES, Label, LabelError, OrganisationId, Term,
+};
+pub use table::{Body, Certificate, Endpoint, Environment, Invalid, Object, ObjectId, Route, State, Table};
