@@ -1,3 +1,5 @@
 //! The control plane: decides what should be true and makes it true.
 
+pub mod backoff;
 pub mod engine;
+pub mod task;
