@@ -2,4 +2,5 @@
 
 pub mod backoff;
 pub mod engine;
+pub mod git;
 pub mod task;

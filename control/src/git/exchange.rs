@@ -1,0 +1,300 @@
+//! One git program and one client, joined: the request's body goes to the program, the program's words go to the client.
+//!
+//! The end comes in order. When the time is over, the program's input is closed, so that it ends by itself and leaves no half
+//! work; only one that does not is killed. A push's last packet is held back until everything that followed was shown.
+
+use std::io::{self, Write};
+use std::process::Stdio;
+use std::time::Duration;
+
+use axum::body::BodyDataStream;
+use bytes::{Bytes, BytesMut};
+use flate2::write::GzDecoder;
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::time::{sleep, timeout};
+
+use super::out::{Out, Until};
+use super::packet::{self, FLUSH, Packet};
+use super::repository::{self, Repository};
+use super::request::{Action, Coding, Refusal, Service, Version};
+use super::{Limits, PIECE_BYTES};
+
+/// How long a program may take to end once its input is closed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The largest request of a fetch, unpacked: some 300 000 names of objects.
+const FETCH_MAX_BYTES: u64 = 16 << 20;
+
+/// How much of a compressed body is unpacked at once. It grows at most a thousandfold.
+const UNPACK_BYTES: usize = 4 << 10;
+
+/// How much of a program's complaint is logged, in bytes.
+const COMPLAINT_MAX_BYTES: u64 = 4 << 10;
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Well, and the client understands lines for people.
+    Lines,
+    /// Well, but the client has no place for lines.
+    NoLines,
+    /// Not well, or it was ended.
+    Broken,
+}
+
+/// Starts git's program for one request.
+pub(super) fn spawn(
+    service: Service,
+    action: Action,
+    repository: &Repository,
+    version: Version,
+    limits: &Limits,
+) -> Result<Child, Refusal> {
+    let mut git = repository::git(repository.path());
+    git.env("GIT_PROTOCOL", version.variable());
+    git.arg("-c").arg(format!("receive.maxInputSize={}", limits.push_max_bytes));
+    git.arg(service.program());
+    if service == Service::Fetch {
+        git.arg("--strict");
+    }
+    git.arg("--stateless-rpc");
+    if action == Action::Advertise {
+        git.arg("--advertise-refs");
+    }
+    git.arg("--").arg(repository.path());
+    git.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    git.spawn().map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "git could not be started");
+        Refusal::Failed
+    })
+}
+
+/// Passes on the rest of an advertisement, of which `first` was read already.
+pub(super) async fn advertise(service: Service, mut child: Child, stdout: ChildStdout, first: Bytes, mut out: Out) {
+    // An advertisement reads nothing.
+    drop(child.stdin.take());
+    out.send(Ok(first)).await;
+    if let Err(error) = relay_bytes(stdout, &mut out).await {
+        out.send(Err(error)).await;
+    }
+    complain(service, child).await;
+}
+
+/// Waits for a program whose output was read, and logs what it complained of.
+pub(super) async fn complain(service: Service, mut child: Child) {
+    let stderr = child.stderr.take();
+    let said = async {
+        let said = match stderr {
+            Some(stderr) => complaint(stderr).await,
+            None => String::new(),
+        };
+        (child.wait().await, said)
+    };
+    // Where the time is over, the child is killed with its handle.
+    if let Ok((Ok(status), said)) = timeout(GRACE, said).await
+        && !status.success()
+    {
+        log(service, status, &said);
+    }
+}
+
+fn log(service: Service, status: std::process::ExitStatus, said: &str) {
+    tracing::warn!(%service, %status, said = said.trim(), "git ended with an error");
+}
+
+/// A request on its way.
+pub(super) struct Exchange {
+    service: Service,
+    child: Child,
+    body: BodyDataStream,
+    coding: Coding,
+    pub(super) out: Out,
+    limits: Limits,
+    /// The program's last packet was an end, and the client has not got it yet.
+    held: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(
+        service: Service,
+        child: Child,
+        body: BodyDataStream,
+        coding: Coding,
+        out: Out,
+        limits: Limits,
+    ) -> Self {
+        Self { service, child, body, coding, out, limits, held: false }
+    }
+
+    /// Carries bytes both ways until the program has ended.
+    pub(super) async fn run(&mut self) -> Outcome {
+        let stdin = self.child.stdin.take().expect("stdin was asked for as a pipe");
+        let stdout = self.child.stdout.take().expect("stdout was asked for as a pipe");
+        let stderr = self.child.stderr.take().expect("stderr was asked for as a pipe");
+        let feed = Feed {
+            stdin: Some(stdin),
+            until: self.out.until().clone(),
+            left: match self.service {
+                // Git refuses a pack that is too large by itself, and says so; the rest is read so that its words arrive.
+                Service::Push => self.limits.push_max_bytes.saturating_mul(2).max(FETCH_MAX_BYTES),
+                Service::Fetch => FETCH_MAX_BYTES,
+            },
+            idle: self.limits.idle,
+        };
+        let over = self.out.until().clone();
+        let grace = async {
+            over.reached().await;
+            sleep(GRACE).await;
+        };
+        let relay = async {
+            match self.service {
+                Service::Push => relay_packets(stdout, &mut self.out).await,
+                Service::Fetch => relay_bytes(stdout, &mut self.out).await,
+            }
+        };
+        let talk = async { tokio::join!(feed.run(&mut self.body, self.coding), relay, complaint(stderr)) };
+        // Cancel-safe: when the grace is over, the pipes are dropped with the other side and the program is killed.
+        let talked = tokio::select! {
+            ((), relayed, said) = talk => Some((relayed, said)),
+            () = grace => None,
+        };
+        let status = match &talked {
+            Some(_) => timeout(GRACE, self.child.wait()).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        let (Some((relayed, said)), Some(status)) = (talked, status) else {
+            tracing::warn!(service = %self.service, "git did not end in time and is killed");
+            let _ = self.child.start_kill();
+            return Outcome::Broken;
+        };
+        if !status.success() {
+            log(self.service, status, &said);
+        }
+        match relayed {
+            Ok(Relayed { lines, held }) if status.success() => {
+                self.held = held;
+                if lines { Outcome::Lines } else { Outcome::NoLines }
+            }
+            Ok(_) | Err(_) => Outcome::Broken,
+        }
+    }
+
+    /// Gives the client what was held back, or cuts the response where git did not end well.
+    pub(super) async fn finish(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Broken => self.out.send(Err(io::ErrorKind::UnexpectedEof.into())).await,
+            Outcome::Lines | Outcome::NoLines if self.held => self.out.send(Ok(FLUSH)).await,
+            Outcome::Lines | Outcome::NoLines => {}
+        }
+    }
+}
+
+/// The way to the program.
+struct Feed {
+    /// `None` once the program reads no more.
+    stdin: Option<ChildStdin>,
+    until: Until,
+    /// How many bytes the client may still send.
+    left: u64,
+    idle: Duration,
+}
+
+impl Feed {
+    /// Ends when the body does, is cut, or is too long, and when the time is over. Then the program's input is closed: git
+    /// notices itself where something is missing.
+    async fn run(mut self, body: &mut BodyDataStream, coding: Coding) {
+        let mut unpack = match coding {
+            Coding::Identity => None,
+            Coding::Gzip => Some(GzDecoder::new(Vec::new())),
+        };
+        loop {
+            // Cancel-safe: a piece that is not received is part of a body that is given up.
+            let piece = tokio::select! {
+                piece = timeout(self.idle, body.next()) => piece,
+                () = self.until.reached() => return,
+            };
+            let Ok(Some(Ok(piece))) = piece else { break };
+            let Some(unpack) = &mut unpack else {
+                if !self.write(&piece).await {
+                    return;
+                }
+                continue;
+            };
+            for part in piece.chunks(UNPACK_BYTES) {
+                if unpack.write_all(part).is_err() || !self.write(&std::mem::take(unpack.get_mut())).await {
+                    return;
+                }
+            }
+        }
+        if let Some(Ok(rest)) = unpack.map(GzDecoder::finish) {
+            self.write(&rest).await;
+        }
+    }
+
+    /// Whether to go on.
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        let Some(left) = self.left.checked_sub(bytes.len() as u64) else { return false };
+        self.left = left;
+        let Some(stdin) = &mut self.stdin else { return true };
+        // Cancel-safe: what was written in part is part of an input that is given up.
+        let written = tokio::select! {
+            written = stdin.write_all(bytes) => written,
+            () = self.until.reached() => return false,
+        };
+        if written.is_err() {
+            // The program has said what it had to say. The rest is read nevertheless, for a client reads the answer last.
+            self.stdin = None;
+        }
+        true
+    }
+}
+
+/// What a program's output was.
+#[derive(Default)]
+struct Relayed {
+    /// It was on side bands.
+    lines: bool,
+    /// Its last packet was an end, and was kept.
+    held: bool,
+}
+
+/// Passes packets on, the last one excepted where it is an end. Reads to the end even without a client: a program whose
+/// output nobody reads is killed by it.
+async fn relay_packets(stdout: ChildStdout, out: &mut Out) -> io::Result<Relayed> {
+    let mut stdout = BufReader::with_capacity(PIECE_BYTES, stdout);
+    let mut relayed = Relayed::default();
+    while let Some(packet) = packet::read(&mut stdout).await? {
+        if std::mem::take(&mut relayed.held) {
+            out.send(Ok(FLUSH)).await;
+        }
+        relayed.lines |= packet.on_a_band();
+        match packet {
+            Packet::Flush => relayed.held = true,
+            Packet::Data(data) => out.send(Ok(data)).await,
+        }
+    }
+    Ok(relayed)
+}
+
+/// Passes everything on, as long as there is a client.
+async fn relay_bytes(mut stdout: ChildStdout, out: &mut Out) -> io::Result<Relayed> {
+    while !out.gone() {
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        if stdout.read_buf(&mut piece).await? == 0 {
+            break;
+        }
+        out.send(Ok(piece.freeze())).await;
+    }
+    Ok(Relayed::default())
+}
+
+/// The beginning of what a program complains of; the rest is read and forgotten.
+async fn complaint(mut stderr: ChildStderr) -> String {
+    let mut said = Vec::new();
+    // What cannot be read is not there to be logged.
+    let _ = (&mut stderr).take(COMPLAINT_MAX_BYTES).read_to_end(&mut said).await;
+    let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&said).into_owned()
+}

@@ -1,0 +1,436 @@
+//! A bare repository on disk, and every call of git on it.
+//!
+//! Each call gets the same bare environment and the same settings on its command line: neither the machine's configuration nor
+//! the repository's own can change what git does here, and no hook ever runs. Nothing goes through a shell.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// How long one of the calls here may take.
+const CALL_WITHIN: Duration = Duration::from_secs(120);
+
+/// The longest list of refs that is read, in bytes: some 200 000 of them.
+const REFS_MAX_BYTES: u64 = 16 << 20;
+
+/// The longest other answer of git that is read, in bytes.
+const ANSWER_MAX_BYTES: u64 = 4 << 10;
+
+/// The longest name of a branch, in bytes.
+pub const BRANCH_MAX_BYTES: usize = 200;
+
+/// What holds for every call.
+const SETTINGS: &[&str] = &[
+    "core.hooksPath=/dev/null",
+    // A push that was answered is on disk.
+    "core.fsync=committed,reference",
+    // The path is always ours to give, whoever owns the data folder.
+    "safe.directory=*",
+    "receive.fsckObjects=true",
+    "receive.denyDeletes=true",
+    "receive.denyNonFastForwards=false",
+    // Housekeeping would go on after the response, unasked and unlimited.
+    "receive.autogc=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    // Branches and tags are all there is: refs/replace/ would change what a commit means.
+    "transfer.hideRefs=refs/",
+    "transfer.hideRefs=!refs/heads/",
+    "transfer.hideRefs=!refs/tags/",
+    "uploadpack.allowTipSHA1InWant=false",
+    "uploadpack.allowReachableSHA1InWant=false",
+    "uploadpack.allowAnySHA1InWant=false",
+    // An image is made from the commit's whole tree, readable for whoever the image runs as.
+    "tar.umask=0022",
+];
+
+/// What an archive may not leave out or change, whatever the tree's own attributes say.
+const ATTRIBUTES: &str = "* -export-ignore -export-subst\n";
+
+/// The refs of a repository: branches and tags by their full names.
+pub type Refs = BTreeMap<String, Commit>;
+
+/// A bare repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository(PathBuf);
+
+/// Why git did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// Git could not be run.
+    #[error("run git to {doing}: is it installed?")]
+    Run {
+        /// What was asked.
+        doing: &'static str,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// It refused.
+    #[error("{doing}: git says: {says}")]
+    Refused {
+        /// What was asked.
+        doing: &'static str,
+        /// Its words.
+        says: String,
+    },
+    /// It said more than allowed.
+    #[error("{doing}: more than {limit} bytes")]
+    TooMuch {
+        /// What was asked.
+        doing: &'static str,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// It took too long.
+    #[error("{doing}: not done within {} seconds", CALL_WITHIN.as_secs())]
+    Deadline {
+        /// What was asked.
+        doing: &'static str,
+    },
+    /// A file of the repository could not be written.
+    #[error("write {}", path.display())]
+    Write {
+        /// Which one.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Repository {
+    /// The repository at an absolute path, which [`Repository::create`] made before.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Makes the repository, its HEAD on `branch`; finishes what an earlier call began, and changes nothing of one that is
+    /// whole. The folder above must be there.
+    pub async fn create(path: impl Into<PathBuf>, branch: &Branch) -> Result<Self, RepositoryError> {
+        let doing = "make a repository";
+        let path = path.into();
+        let path = std::path::absolute(&path).map_err(|source| RepositoryError::Write { path, source })?;
+        let mut init = git(&path);
+        init.args(["init", "--quiet", "--bare", "--template=", "--"]).arg(&path);
+        call(init, doing, ANSWER_MAX_BYTES).await?.whole(doing)?;
+        let repository = Self(path);
+        let mut head = repository.git();
+        head.args(["symbolic-ref", "HEAD", &branch.full()]);
+        call(head, doing, ANSWER_MAX_BYTES).await?.whole(doing)?;
+        let info = repository.0.join("info");
+        let attributes = info.join("attributes");
+        let written = async {
+            tokio::fs::create_dir_all(&info).await?;
+            tokio::fs::write(&attributes, ATTRIBUTES).await
+        };
+        written.await.map_err(|source| RepositoryError::Write { path: attributes, source })?;
+        Ok(repository)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The commit at the head of a branch, or `None` where there is no such branch.
+    pub async fn head(&self, branch: &Branch) -> Result<Option<Commit>, RepositoryError> {
+        let doing = "read the head of a branch";
+        let mut git = self.git();
+        // The name begins with refs/, so it can be no option.
+        git.args(["rev-parse", "--verify", "--quiet"]).arg(format!("{}^{{commit}}", branch.full()));
+        let answer = call(git, doing, ANSWER_MAX_BYTES).await?;
+        if answer.code == Some(1) && answer.says.is_empty() {
+            return Ok(None);
+        }
+        let text = answer.text(doing)?;
+        text.trim_end().parse().map(Some).map_err(|_| RepositoryError::Refused { doing, says: text })
+    }
+
+    /// All branches and tags, and what they point to.
+    pub async fn refs(&self) -> Result<Refs, RepositoryError> {
+        let doing = "read the refs";
+        let mut git = self.git();
+        git.args(["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/", "refs/tags/"]);
+        let text = call(git, doing, REFS_MAX_BYTES).await?.text(doing)?;
+        let line = |line: &str| {
+            let (commit, name) = line.split_once(' ')?;
+            Some((name.to_owned(), commit.parse().ok()?))
+        };
+        let refs: Option<Refs> = text.lines().map(line).collect();
+        refs.ok_or(RepositoryError::Refused { doing, says: "something that is no list of refs".into() })
+    }
+
+    /// The commit's tree as a tar archive of at most `max_bytes`: what an image is built from.
+    pub async fn archive(&self, commit: &Commit, max_bytes: u64) -> Result<Bytes, RepositoryError> {
+        let doing = "read the commit's files";
+        let mut git = self.git();
+        git.args(["archive", "--format=tar", "--end-of-options", commit.as_str()]);
+        Ok(call(git, doing, max_bytes).await?.whole(doing)?.into())
+    }
+
+    fn git(&self) -> Command {
+        let mut git = git(&self.0);
+        let mut folder = OsString::from("--git-dir=");
+        folder.push(&self.0);
+        git.arg(folder);
+        git
+    }
+}
+
+/// Git with nothing of this process's environment but the places where programs are.
+pub(super) fn git(repository: &Path) -> Command {
+    let mut git = Command::new("git");
+    #[expect(clippy::disallowed_methods, reason = "handed on to git as it is, not read as configuration")]
+    let path = std::env::var_os("PATH");
+    git.env_clear().envs(path.map(|path| ("PATH", path)));
+    git.envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_SYSTEM", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")]);
+    git.envs([("GIT_NO_REPLACE_OBJECTS", "1"), ("GIT_TERMINAL_PROMPT", "0"), ("LC_ALL", "C")]);
+    git.env("HOME", repository);
+    for setting in SETTINGS {
+        git.args(["-c", setting]);
+    }
+    // A group of its own: Ctrl-C on a terminal reaches us, and we end git in order.
+    git.process_group(0).kill_on_drop(true);
+    git
+}
+
+/// What changed from `before` to `after`.
+pub(super) fn updates(before: &Refs, after: &Refs) -> Vec<RefUpdate> {
+    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let update =
+        |name: &String| RefUpdate { name: name.clone(), old: before.get(name).cloned(), new: after.get(name).cloned() };
+    names.into_iter().map(update).filter(|update| update.old != update.new).collect()
+}
+
+struct Answer {
+    code: Option<i32>,
+    stdout: Vec<u8>,
+    says: String,
+}
+
+impl Answer {
+    fn whole(self, doing: &'static str) -> Result<Vec<u8>, RepositoryError> {
+        match self.code {
+            Some(0) => Ok(self.stdout),
+            _ => Err(RepositoryError::Refused { doing, says: self.says }),
+        }
+    }
+
+    fn text(self, doing: &'static str) -> Result<String, RepositoryError> {
+        // Names of refs need not be UTF-8; what is replaced still compares equal to itself.
+        self.whole(doing).map(|stdout| String::from_utf8_lossy(&stdout).into_owned())
+    }
+}
+
+async fn call(mut git: Command, doing: &'static str, limit: u64) -> Result<Answer, RepositoryError> {
+    git.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = |source| RepositoryError::Run { doing, source };
+    let mut child = git.spawn().map_err(run)?;
+    let stdout = child.stdout.take().expect("stdout was asked for as a pipe");
+    let mut stderr = child.stderr.take().expect("stderr was asked for as a pipe");
+    let (mut out, mut said) = (Vec::new(), Vec::new());
+    let read = async {
+        let stdout = async {
+            stdout.take(limit + 1).read_to_end(&mut out).await?;
+            // Dropped here: a program that has more to say ends by it.
+            io::Result::Ok(())
+        };
+        let stderr = async {
+            (&mut stderr).take(ANSWER_MAX_BYTES).read_to_end(&mut said).await?;
+            tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await
+        };
+        tokio::try_join!(stdout, stderr)?;
+        child.wait().await
+    };
+    let status = timeout(CALL_WITHIN, read).await.map_err(|_| RepositoryError::Deadline { doing })?.map_err(run)?;
+    if out.len() as u64 > limit {
+        return Err(RepositoryError::TooMuch { doing, limit });
+    }
+    Ok(Answer { code: status.code(), stdout: out, says: String::from_utf8_lossy(&said).trim().to_owned() })
+}
+
+/// A ref that a push made, moved or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefUpdate {
+    /// Its full name, such as `refs/heads/develop`.
+    pub name: String,
+    /// What it pointed to; for an annotated tag that is the tag.
+    pub old: Option<Commit>,
+    /// What it points to now.
+    pub new: Option<Commit>,
+}
+
+/// The name of a commit: 40 lower-case hexadecimal digits, or 64.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Commit(String);
+
+/// The text is no name of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a commit's name has 40 or 64 lower-case hexadecimal digits")]
+pub struct CommitError;
+
+impl Commit {
+    /// The whole name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its beginning, for people.
+    pub fn short(&self) -> &str {
+        &self.0[..7]
+    }
+}
+
+impl FromStr for Commit {
+    type Err = CommitError;
+
+    fn from_str(text: &str) -> Result<Self, CommitError> {
+        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (digits && matches!(text.len(), 40 | 64)).then(|| Self(text.to_owned())).ok_or(CommitError)
+    }
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a branch, without `refs/heads/`. Stricter than git: what is allowed means nothing to git or a shell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Branch(String);
+
+/// Why a text names no branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BranchError {
+    /// Nothing, or more than [`BRANCH_MAX_BYTES`].
+    #[error("a branch's name has 1 to {BRANCH_MAX_BYTES} characters")]
+    Length,
+    /// Not made of parts that git and everybody else reads the same way.
+    #[error(
+        "a branch's name has letters, digits, '.', '_', '-' and '/'; no part begins with '.' or '-' or ends with '.' or '.lock'"
+    )]
+    Character,
+}
+
+impl Branch {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The full name of its ref.
+    pub fn full(&self) -> String {
+        format!("refs/heads/{}", self.0)
+    }
+}
+
+impl FromStr for Branch {
+    type Err = BranchError;
+
+    fn from_str(text: &str) -> Result<Self, BranchError> {
+        if text.is_empty() || text.len() > BRANCH_MAX_BYTES {
+            return Err(BranchError::Length);
+        }
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let part = |part: &str| {
+            !part.is_empty()
+                && part.bytes().all(allowed)
+                && !part.starts_with(['.', '-'])
+                && !part.ends_with('.')
+                && !part.ends_with(".lock")
+                && !part.contains("..")
+        };
+        if text == "HEAD" || !text.split('/').all(part) {
+            return Err(BranchError::Character);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(digit: char) -> Commit {
+        digit.to_string().repeat(40).parse().expect("40 digits")
+    }
+
+    #[test]
+    fn c02_a_branch_is_what_everybody_reads_the_same_way() {
+        for good in ["develop", "main", "feature/a-1", "v1.2_3", "Ünï".replace(['Ü', 'ï'], "u").as_str()] {
+            assert_eq!(good.parse::<Branch>().expect(good).full(), format!("refs/heads/{good}"));
+        }
+        for bad in [
+            "-x",
+            "a/-x",
+            "--upload-pack=id",
+            "../x",
+            "a/../b",
+            "a//b",
+            "/a",
+            "a/",
+            ".a",
+            "a.",
+            "a.lock",
+            "a..b",
+            "a b",
+            "a;id",
+            "$(id)",
+            "a\n",
+            "a@{1}",
+            "a^",
+            "a:b",
+            "HEAD",
+            "é",
+            "a~1",
+            "refs/heads/*",
+        ] {
+            assert_eq!(bad.parse::<Branch>(), Err(BranchError::Character), "{bad:?}");
+        }
+        assert_eq!("".parse::<Branch>(), Err(BranchError::Length));
+        assert_eq!("a".repeat(201).parse::<Branch>(), Err(BranchError::Length));
+    }
+
+    #[test]
+    fn a_commit_is_its_whole_name() {
+        assert_eq!(commit('a').short(), "aaaaaaa");
+        assert!("b".repeat(64).parse::<Commit>().is_ok());
+        for bad in ["", "abc", "HEAD", &"A".repeat(40), &"g".repeat(40), &"a".repeat(41), &"é".repeat(20)] {
+            assert_eq!(bad.parse::<Commit>(), Err(CommitError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn updates_are_what_was_made_moved_and_removed() {
+        let refs =
+            |list: &[(&str, char)]| list.iter().map(|(name, digit)| (name.to_string(), commit(*digit))).collect();
+        let (before, after): (Refs, Refs) =
+            (refs(&[("a", '1'), ("b", '1'), ("c", '1')]), refs(&[("a", '1'), ("b", '2'), ("d", '3')]));
+        let update = |name: &str, old: Option<char>, new: Option<char>| RefUpdate {
+            name: name.into(),
+            old: old.map(commit),
+            new: new.map(commit),
+        };
+        let expected = [update("b", Some('1'), Some('2')), update("c", Some('1'), None), update("d", None, Some('3'))];
+        assert_eq!(updates(&before, &after), expected);
+        assert_eq!(updates(&after, &after), []);
+    }
+}
