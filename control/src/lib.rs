@@ -1,5 +1,6 @@
 //! The control plane: decides what should be true and makes it true.
 
+pub mod authority;
 pub mod backoff;
 pub mod engine;
 pub mod git;
