@@ -4,4 +4,5 @@ pub mod authority;
 pub mod backoff;
 pub mod engine;
 pub mod git;
+pub mod health;
 pub mod task;
