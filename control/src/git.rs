@@ -8,8 +8,10 @@
 //! The api's listener serves [`router`]; the store implements [`Pushes`].
 
 mod exchange;
+mod name;
 mod out;
 mod packet;
+mod refusal;
 mod repository;
 mod request;
 
@@ -30,11 +32,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use self::exchange::{Exchange, Outcome};
+pub use self::name::{BRANCH_MAX_BYTES, Branch, BranchError, Commit, CommitError};
 use self::out::{Out, Piece, Until};
-pub use self::repository::{
-    BRANCH_MAX_BYTES, Branch, BranchError, Commit, CommitError, RefUpdate, Refs, Repository, RepositoryError,
-};
-use self::request::{Action, Asked, Refusal, Service, Version};
+use self::refusal::Refusal;
+pub use self::repository::{RefUpdate, Refs, Repository, RepositoryError};
+use self::request::{Action, Asked, Service, Version};
 use crate::task::Tasks;
 
 /// What git pushes need of the control plane.

@@ -98,6 +98,15 @@ async fn the_second_start_finds_the_same_authority() {
 }
 
 #[test]
+fn the_authority_signs_hosts_and_no_further_authority() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificate = CertificateDer::from_pem_slice(authority(folder.path()).certificate().as_bytes()).expect("PEM");
+    // Basic constraints as DER: CA true, path length 0.
+    let constraints = [0x30, 6, 1, 1, 0xff, 2, 1, 0];
+    assert!(certificate.windows(constraints.len()).any(|window| window == constraints));
+}
+
+#[test]
 fn a_key_that_others_can_read_is_refused_with_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     authority(folder.path());

@@ -17,8 +17,9 @@ use tokio::time::{sleep, timeout};
 
 use super::out::{Out, Until};
 use super::packet::{self, FLUSH, Packet};
+use super::refusal::Refusal;
 use super::repository::{self, Repository};
-use super::request::{Action, Coding, Refusal, Service, Version};
+use super::request::{Action, Coding, Service, Version};
 use super::{Limits, PIECE_BYTES};
 
 /// How long a program may take to end once its input is closed.
@@ -76,7 +77,13 @@ pub(super) async fn advertise(service: Service, mut child: Child, stdout: ChildS
     // An advertisement reads nothing.
     drop(child.stdin.take());
     out.send(Ok(first)).await;
-    if let Err(error) = relay_bytes(stdout, &mut out).await {
+    let until = out.until().clone();
+    // Cancel-safe: what is not passed on when the time is over is lost with the response, which is cut.
+    let passed = tokio::select! {
+        passed = relay_bytes(stdout, &mut out) => passed.map(drop),
+        () = until.reached() => Err(io::ErrorKind::TimedOut.into()),
+    };
+    if let Err(error) = passed {
         out.send(Err(error)).await;
     }
     complain(service, child).await;

