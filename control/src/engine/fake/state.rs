@@ -1,0 +1,322 @@
+//! What the fake engine has, and what calls do to it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use dormouse_link::InstanceId;
+use tokio::sync::mpsc;
+
+use super::process::{Answers, KILLED, Process, spawn};
+use super::script::Script;
+use super::{Fault, Inner, Operation};
+use crate::engine::log::Log;
+use crate::engine::{BuildError, EngineError, Image, Instance, LogLine, Logs, Observed, SANDBOX_PORT, Started, Status};
+
+/// Lines kept of an instance's log; older ones go.
+const LOG_MAX_LINES: usize = 10_000;
+
+/// Lines that were read and not taken yet.
+const WAITING_MAX: usize = 64;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) down: bool,
+    pub(super) faults: Vec<(Operation, Fault)>,
+    pub(super) images: BTreeMap<String, Baked>,
+    pub(super) instances: BTreeMap<InstanceId, Held>,
+    pub(super) starts: BTreeMap<InstanceId, u64>,
+    pub(super) builds: u64,
+    runs: u64,
+}
+
+/// An image.
+#[derive(Clone)]
+pub(super) struct Baked {
+    pub(super) image: Image,
+    script: Script,
+}
+
+/// An instance.
+pub(super) struct Held {
+    instance: Instance,
+    sandbox: Option<Process>,
+    app: App,
+    script: Script,
+    log: Vec<LogLine>,
+    /// Lines that went from the log's beginning.
+    log_gone: usize,
+}
+
+enum App {
+    Never,
+    Running { process: Process, run: u64, paused: bool },
+    Ended { code: i64, process: Option<Process> },
+}
+
+impl State {
+    /// The fault that stands against a call, if any; it is used up.
+    pub(super) fn fault(&mut self, operation: Operation) -> Option<Fault> {
+        if self.down {
+            return Some(Fault::Unavailable);
+        }
+        let at = self.faults.iter().position(|(of, _)| *of == operation)?;
+        Some(self.faults.remove(at).1)
+    }
+
+    pub(super) fn observed(&self) -> Vec<Observed> {
+        let observed = |held: &Held| Observed {
+            id: held.instance.id.clone(),
+            environment: held.instance.environment.clone(),
+            status: held.status(),
+        };
+        self.instances.values().map(observed).collect()
+    }
+
+    pub(super) fn kill(&mut self, instance: &InstanceId) {
+        if let Some(held) = self.instances.get_mut(instance) {
+            held.end(KILLED);
+        }
+    }
+
+    pub(super) fn pause(&mut self, instance: &InstanceId) {
+        if let Some(App::Running { paused, .. }) = self.instances.get_mut(instance).map(|held| &mut held.app) {
+            *paused = true;
+        }
+    }
+
+    pub(super) fn lose_sandbox(&mut self, instance: &InstanceId) {
+        if let Some(held) = self.instances.get_mut(instance) {
+            held.sandbox = None;
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        for held in self.instances.values_mut() {
+            held.sandbox = None;
+            held.end(KILLED);
+        }
+    }
+
+    /// The process of `run` ended by itself.
+    fn ended(&mut self, instance: &InstanceId, of: u64, code: i64) {
+        if let Some(held) = self.instances.get_mut(instance)
+            && matches!(&held.app, App::Running { run, .. } if *run == of)
+        {
+            held.end(code);
+        }
+    }
+}
+
+impl Held {
+    fn status(&self) -> Status {
+        match (&self.sandbox, &self.app) {
+            (None, _) => Status::Broken,
+            (_, App::Never) => Status::Stopped { code: None },
+            (_, App::Running { paused: true, .. }) => Status::Paused,
+            (_, App::Running { .. }) => Status::Running,
+            (_, App::Ended { code, .. }) => Status::Stopped { code: Some(*code) },
+        }
+    }
+
+    fn end(&mut self, code: i64) {
+        match std::mem::replace(&mut self.app, App::Never) {
+            App::Running { process, .. } => {
+                process.kill();
+                self.app = App::Ended { code, process: Some(process) };
+            }
+            other => self.app = other,
+        }
+    }
+
+    fn write(&mut self, line: LogLine) {
+        self.log.push(line);
+        if self.log.len() > LOG_MAX_LINES {
+            self.log.remove(0);
+            self.log_gone += 1;
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn build(
+        &self,
+        tag: &str,
+        dockerfile: &str,
+        log: mpsc::Sender<String>,
+    ) -> Result<Image, BuildError> {
+        let script = Script::parse(dockerfile).map_err(BuildError::Failed)?;
+        let mut log = Log::new(log);
+        let steps: Vec<&str> = dockerfile.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+        for (number, step) in steps.iter().enumerate() {
+            log.line(format!("Step {}/{} : {step}", number + 1, steps.len())).await;
+        }
+        tokio::time::sleep(script.slow_build).await;
+        if let Some(words) = script.fail_build {
+            return Err(BuildError::Failed(words));
+        }
+        let mut state = self.state();
+        state.builds += 1;
+        let id = format!("sha256:{:064x}", state.builds);
+        let image = Image { id, exposed: script.exposed.clone(), port: script.port.clone() };
+        state.images.insert(tag.to_owned(), Baked { image: image.clone(), script });
+        Ok(image)
+    }
+
+    pub(super) async fn start(self: &Arc<Self>, instance: Instance) -> Result<Started, EngineError> {
+        let _one = self.changing.lock().await;
+        self.free_port(&instance.id).await;
+        let started = self.start_now(&instance)?;
+        if started == Started::Container {
+            self.report();
+        }
+        Ok(started)
+    }
+
+    /// Waits until a process that ended has let go of its port.
+    async fn free_port(&self, instance: &InstanceId) {
+        let ended = match self.state().instances.get(instance).map(|held| &held.app) {
+            Some(App::Ended { process: Some(process), .. }) => process.ended(),
+            _ => return,
+        };
+        ended.cancelled().await;
+    }
+
+    fn start_now(self: &Arc<Self>, instance: &Instance) -> Result<Started, EngineError> {
+        let mut state = self.state();
+        let mut held = match state.instances.remove(&instance.id) {
+            Some(held) if held.sandbox.is_some() && held.instance.address == instance.address => held,
+            gone => {
+                // What is left of it dies here, log and all.
+                drop(gone);
+                let Some(baked) = state.images.get(&instance.image) else {
+                    return Err(EngineError::NoImage(instance.image.clone()));
+                };
+                let script = baked.script.clone();
+                let sandbox = Some(self.sandbox(instance));
+                let instance = instance.clone();
+                Held { instance, sandbox, app: App::Never, script, log: Vec::new(), log_gone: 0 }
+            }
+        };
+        let started = self.run(&mut state, &mut held);
+        state.instances.insert(instance.id.clone(), held);
+        started
+    }
+
+    fn run(self: &Arc<Self>, state: &mut State, held: &mut Held) -> Result<Started, EngineError> {
+        match &mut held.app {
+            App::Running { paused, .. } if *paused => {
+                *paused = false;
+                return Ok(Started::Container);
+            }
+            App::Running { .. } => return Ok(Started::Nothing),
+            App::Never | App::Ended { .. } => {}
+        }
+        if let Some(words) = &held.script.cannot_start {
+            return Err(EngineError::Start(words.clone()));
+        }
+        for line in held.script.log.clone() {
+            held.write(line);
+        }
+        state.runs += 1;
+        *state.starts.entry(held.instance.id.clone()).or_default() += 1;
+        let (run, id, engine) = (state.runs, held.instance.id.clone(), Arc::downgrade(self));
+        let end = move |code| {
+            if let Some(engine) = Weak::upgrade(&engine) {
+                engine.state().ended(&id, run, code);
+                engine.report();
+            }
+        };
+        let answers = Answers::new(held.script.clone(), &held.instance.variables);
+        let at = SocketAddr::new(held.instance.address, port(held));
+        let process = spawn(&self.thread, at, answers, end);
+        held.app = App::Running { process, run, paused: false };
+        Ok(Started::Container)
+    }
+
+    fn sandbox(&self, instance: &Instance) -> Process {
+        let answers = Answers { script: Script::default(), text: instance.id.to_string() };
+        spawn(&self.thread, SocketAddr::new(instance.address, SANDBOX_PORT), answers, drop)
+    }
+
+    pub(super) async fn stop(&self, instance: &InstanceId, grace: Duration) {
+        let ended = match self.state().instances.get(instance).map(|held| &held.app) {
+            Some(App::Running { process, .. }) => {
+                process.terminate();
+                process.ended()
+            }
+            _ => return,
+        };
+        if tokio::time::timeout(grace, ended.cancelled()).await.is_err() {
+            self.state().kill(instance);
+            ended.cancelled().await;
+        }
+    }
+
+    pub(super) async fn remove(&self, instance: &InstanceId) {
+        let _one = self.changing.lock().await;
+        let Some(held) = self.state().instances.remove(instance) else { return };
+        let mut all = Vec::from_iter(held.sandbox.as_ref().map(Process::ended));
+        match &held.app {
+            App::Running { process, .. } | App::Ended { process: Some(process), .. } => all.push(process.ended()),
+            App::Never | App::Ended { process: None, .. } => {}
+        }
+        drop(held);
+        for ended in all {
+            ended.cancelled().await;
+        }
+        self.report();
+    }
+
+    pub(super) fn logs(
+        self: &Arc<Self>,
+        instance: &InstanceId,
+        lines: Logs,
+    ) -> Result<mpsc::Receiver<LogLine>, EngineError> {
+        let state = self.state();
+        let held = state.instances.get(instance).ok_or_else(|| EngineError::NoInstance(instance.clone()))?;
+        let tail = usize::try_from(lines.tail).unwrap_or(usize::MAX);
+        let mut next = held.log_gone + held.log.len().saturating_sub(tail);
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let (engine, id, mut happened) = (Arc::downgrade(self), instance.clone(), self.happened.subscribe());
+        self.thread.spawn(async move {
+            loop {
+                happened.mark_unchanged();
+                let Some((found, running)) = Weak::upgrade(&engine).and_then(|engine| engine.lines(&id, next)) else {
+                    return;
+                };
+                next += found.len();
+                for line in found {
+                    if sender.send(line).await.is_err() {
+                        return;
+                    }
+                }
+                if !(lines.follow && running) {
+                    return;
+                }
+                // Neither loses anything: both only wait.
+                tokio::select! {
+                    () = sender.closed() => return,
+                    changed = happened.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// The log from line `next` on, and whether there may be more.
+    fn lines(&self, instance: &InstanceId, next: usize) -> Option<(Vec<LogLine>, bool)> {
+        let state = self.state();
+        let held = state.instances.get(instance)?;
+        let lines = held.log.iter().skip(next.saturating_sub(held.log_gone)).cloned().collect();
+        Some((lines, matches!(held.app, App::Running { .. })))
+    }
+}
+
+/// Where the application listens: as its variable PORT says, or else its image.
+fn port(held: &Held) -> u16 {
+    let said = held.instance.variables.get("PORT").or(held.script.port.as_ref());
+    let said = said.and_then(|port| port.parse().ok());
+    said.or(held.script.exposed.first().copied()).unwrap_or(80)
+}
