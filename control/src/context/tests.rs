@@ -75,7 +75,8 @@ async fn a_commit_is_archived_whole_even_against_its_own_attributes() {
 
 #[tokio::test]
 async fn c02_only_a_whole_id_reaches_git() {
-    let (bare, commit) = Repository::new().file("Dockerfile", "").commit();
+    let repository = Repository::new();
+    let (bare, commit) = repository.file("Dockerfile", "").commit();
     for bad in ["", "HEAD", "develop", "--output=/tmp/x", "-x", &commit[..39], &format!("{commit}\n"), "$(id)", "../x"]
     {
         assert!(matches!(context(&bare, bad).await, Err(ContextError::Commit(_))), "{bad:?}");
@@ -87,7 +88,8 @@ async fn c02_only_a_whole_id_reaches_git() {
 
 #[tokio::test]
 async fn a_tree_that_is_too_large_is_refused() {
-    let (bare, commit) = Repository::new().file("large", &"x".repeat(100_000)).commit();
+    let repository = Repository::new();
+    let (bare, commit) = repository.file("large", &"x".repeat(100_000)).commit();
     assert!(matches!(limited(&bare, &commit, 50_000).await, Err(ContextError::TooLarge(50_000))));
     assert!(limited(&bare, &commit, 200_000).await.is_ok());
 }
@@ -95,12 +97,14 @@ async fn a_tree_that_is_too_large_is_refused() {
 #[tokio::test]
 async fn c05_links_out_of_the_tree_are_refused() {
     for (name, target) in [("x", "/etc/passwd"), ("x", "../x"), ("a/x", "../../x"), ("x", "d/../../y")] {
-        let (bare, commit) = Repository::new().file("d/f", "").link(name, target).commit();
+        let repository = Repository::new();
+        let (bare, commit) = repository.file("d/f", "").link(name, target).commit();
         let error = context(&bare, &commit).await.unwrap_err();
         assert!(matches!(error, ContextError::Refused(Refused::Link { .. })), "{target}: {error}");
     }
     // Each by itself stays inside; together they do not.
-    let (bare, commit) = Repository::new().link("a/b/up", "../..").link("out", "a/b/up/../x").commit();
+    let repository = Repository::new();
+    let (bare, commit) = repository.link("a/b/up", "../..").link("out", "a/b/up/../x").commit();
     assert!(matches!(context(&bare, &commit).await, Err(ContextError::Refused(Refused::Link { .. }))));
     let fine = Repository::new();
     fine.file("a/f", "").link("a/up", "../a/f").link("b", "a").link("c", "b/f").link("loop", "loop").link("gone", "no");

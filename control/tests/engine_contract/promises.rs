@@ -110,9 +110,8 @@ pub(crate) async fn removed_nothing_of_it_is_left(bed: Bed) {
         assert_eq!(bed.status(&instance).await, None);
     }
     bed.engine.stop(&instance.id, GRACE).await.unwrap();
-    assert!(
-        tokio::time::timeout(Duration::from_secs(1), get(&instance, PORT)).await.is_ok_and(|got| got.is_ok()) == false
-    );
+    let answered = tokio::time::timeout(Duration::from_secs(1), get(&instance, PORT)).await;
+    assert!(!matches!(answered, Ok(Ok(_))), "{answered:?}");
     // Its address is free for another one.
     let next = dormouse_control::engine::Instance { id: InstanceId::new("i2"), ..instance };
     assert_eq!(bed.engine.start(next.clone()).await.unwrap(), Started::Container);
@@ -252,5 +251,8 @@ pub(crate) async fn remove_all_leaves_nothing(bed: Bed) {
     if let Outsider::Docker(left) = &bed.outsider {
         assert_eq!((left.containers(), left.images(), left.networks()), Default::default());
     }
-    assert!(get(&instance, PORT).await.is_err());
+    // Its network is gone, so Docker's address would lead elsewhere.
+    if let Outsider::Fake(_) = &bed.outsider {
+        assert!(get(&instance, PORT).await.is_err());
+    }
 }

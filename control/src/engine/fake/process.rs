@@ -23,8 +23,26 @@ const HEAD_MAX_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Process {
     stopping: CancellationToken,
+    fate: Fate,
+}
+
+/// How far a process is.
+#[derive(Clone, Debug)]
+pub(super) struct Fate {
     killed: CancellationToken,
     ended: CancellationToken,
+}
+
+impl Fate {
+    /// Whether it was killed: it will end, if it has not ended yet.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.killed.is_cancelled()
+    }
+
+    /// Waits until it has ended and its port is free.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
 }
 
 impl Process {
@@ -35,12 +53,11 @@ impl Process {
 
     /// SIGKILL.
     pub(super) fn kill(&self) {
-        self.killed.cancel();
+        self.fate.killed.cancel();
     }
 
-    /// Cancelled when it has ended and its port is free.
-    pub(super) fn ended(&self) -> CancellationToken {
-        self.ended.clone()
+    pub(super) fn fate(&self) -> Fate {
+        self.fate.clone()
     }
 }
 
@@ -71,7 +88,8 @@ pub(super) fn spawn(
     end: impl FnOnce(i64) + Send + 'static,
 ) -> Process {
     let (stopping, killed, ended) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let process = Process { stopping: stopping.clone(), killed: killed.clone(), ended: ended.clone() };
+    let fate = Fate { killed: killed.clone(), ended: ended.clone() };
+    let process = Process { stopping: stopping.clone(), fate };
     let early = (answers.script.boot.is_zero() && answers.script.exit.is_none()).then(|| listen(at));
     let answers = Arc::new(answers);
     thread.spawn(async move {

@@ -1,14 +1,14 @@
 //! What the fake engine has, and what calls do to it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dormouse_link::InstanceId;
 use tokio::sync::mpsc;
 
-use super::process::{Answers, KILLED, Process, spawn};
+use super::process::{Answers, Fate, KILLED, Process, spawn};
 use super::script::Script;
 use super::{Fault, Inner, Operation};
 use crate::engine::log::Log;
@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) starts: BTreeMap<InstanceId, u64>,
     pub(super) builds: u64,
     runs: u64,
+    /// The last process at each address.
+    ports: BTreeMap<SocketAddr, Fate>,
 }
 
 /// An image.
@@ -52,7 +54,7 @@ pub(super) struct Held {
 enum App {
     Never,
     Running { process: Process, run: u64, paused: bool },
-    Ended { code: i64, process: Option<Process> },
+    Ended { code: i64 },
 }
 
 impl State {
@@ -99,6 +101,14 @@ impl State {
         }
     }
 
+    /// Removes what is left of an instance that cannot be started as it is.
+    fn bury(&mut self, instance: &Instance) {
+        let usable = |held: &Held| held.sandbox.is_some() && held.instance.address == instance.address;
+        if self.instances.get(&instance.id).is_some_and(|held| !usable(held)) {
+            self.instances.remove(&instance.id);
+        }
+    }
+
     /// The process of `run` ended by itself.
     fn ended(&mut self, instance: &InstanceId, of: u64, code: i64) {
         if let Some(held) = self.instances.get_mut(instance)
@@ -116,7 +126,7 @@ impl Held {
             (_, App::Never) => Status::Stopped { code: None },
             (_, App::Running { paused: true, .. }) => Status::Paused,
             (_, App::Running { .. }) => Status::Running,
-            (_, App::Ended { code, .. }) => Status::Stopped { code: Some(*code) },
+            (_, App::Ended { code }) => Status::Stopped { code: Some(*code) },
         }
     }
 
@@ -124,7 +134,7 @@ impl Held {
         match std::mem::replace(&mut self.app, App::Never) {
             App::Running { process, .. } => {
                 process.kill();
-                self.app = App::Ended { code, process: Some(process) };
+                self.app = App::Ended { code };
             }
             other => self.app = other,
         }
@@ -166,7 +176,8 @@ impl Inner {
 
     pub(super) async fn start(self: &Arc<Self>, instance: Instance) -> Result<Started, EngineError> {
         let _one = self.changing.lock().await;
-        self.free_port(&instance.id).await;
+        self.state().bury(&instance);
+        self.free(instance.address).await;
         let started = self.start_now(&instance)?;
         if started == Started::Container {
             self.report();
@@ -174,27 +185,28 @@ impl Inner {
         Ok(started)
     }
 
-    /// Waits until a process that ended has let go of its port.
-    async fn free_port(&self, instance: &InstanceId) {
-        let ended = match self.state().instances.get(instance).map(|held| &held.app) {
-            Some(App::Ended { process: Some(process), .. }) => process.ended(),
-            _ => return,
+    /// Waits until processes that are dead have let go of their ports at `address`.
+    async fn free(&self, address: IpAddr) {
+        let dying: Vec<Fate> = {
+            let state = self.state();
+            let here = state.ports.iter().filter(|(at, fate)| at.ip() == address && fate.is_sealed());
+            here.map(|(_, fate)| fate.clone()).collect()
         };
-        ended.cancelled().await;
+        for fate in dying {
+            fate.ended().await;
+        }
     }
 
     fn start_now(self: &Arc<Self>, instance: &Instance) -> Result<Started, EngineError> {
         let mut state = self.state();
         let mut held = match state.instances.remove(&instance.id) {
-            Some(held) if held.sandbox.is_some() && held.instance.address == instance.address => held,
-            gone => {
-                // What is left of it dies here, log and all.
-                drop(gone);
+            Some(held) => held,
+            None => {
                 let Some(baked) = state.images.get(&instance.image) else {
                     return Err(EngineError::NoImage(instance.image.clone()));
                 };
                 let script = baked.script.clone();
-                let sandbox = Some(self.sandbox(instance));
+                let sandbox = Some(self.sandbox(&mut state, instance));
                 let instance = instance.clone();
                 Held { instance, sandbox, app: App::Never, script, log: Vec::new(), log_gone: 0 }
             }
@@ -231,41 +243,39 @@ impl Inner {
         let answers = Answers::new(held.script.clone(), &held.instance.variables);
         let at = SocketAddr::new(held.instance.address, port(held));
         let process = spawn(&self.thread, at, answers, end);
+        state.ports.insert(at, process.fate());
         held.app = App::Running { process, run, paused: false };
         Ok(Started::Container)
     }
 
-    fn sandbox(&self, instance: &Instance) -> Process {
+    fn sandbox(&self, state: &mut State, instance: &Instance) -> Process {
         let answers = Answers { script: Script::default(), text: instance.id.to_string() };
-        spawn(&self.thread, SocketAddr::new(instance.address, SANDBOX_PORT), answers, drop)
+        let at = SocketAddr::new(instance.address, SANDBOX_PORT);
+        let process = spawn(&self.thread, at, answers, drop);
+        state.ports.insert(at, process.fate());
+        process
     }
 
     pub(super) async fn stop(&self, instance: &InstanceId, grace: Duration) {
-        let ended = match self.state().instances.get(instance).map(|held| &held.app) {
+        let fate = match self.state().instances.get(instance).map(|held| &held.app) {
             Some(App::Running { process, .. }) => {
                 process.terminate();
-                process.ended()
+                process.fate()
             }
             _ => return,
         };
-        if tokio::time::timeout(grace, ended.cancelled()).await.is_err() {
+        if tokio::time::timeout(grace, fate.ended()).await.is_err() {
             self.state().kill(instance);
-            ended.cancelled().await;
+            fate.ended().await;
         }
     }
 
     pub(super) async fn remove(&self, instance: &InstanceId) {
         let _one = self.changing.lock().await;
         let Some(held) = self.state().instances.remove(instance) else { return };
-        let mut all = Vec::from_iter(held.sandbox.as_ref().map(Process::ended));
-        match &held.app {
-            App::Running { process, .. } | App::Ended { process: Some(process), .. } => all.push(process.ended()),
-            App::Never | App::Ended { process: None, .. } => {}
-        }
+        let address = held.instance.address;
         drop(held);
-        for ended in all {
-            ended.cancelled().await;
-        }
+        self.free(address).await;
         self.report();
     }
 
