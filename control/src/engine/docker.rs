@@ -5,6 +5,7 @@
 //! one that works. Calls look first and act then, from whatever is there: the engine's state is never remembered.
 
 mod build;
+mod container;
 mod events;
 mod image;
 mod instance;
@@ -58,6 +59,7 @@ const NETWORK: &str = "network";
 pub struct Docker {
     address: String,
     installation: String,
+    sandbox_tag: String,
     /// Replaced by [`Engine::prepare`], because an engine may come back with another version.
     client: RwLock<bollard::Docker>,
     /// Ends the tasks that listen for events.
@@ -81,6 +83,7 @@ impl Docker {
         Ok(Self {
             address: address.to_owned(),
             installation: installation.to_owned(),
+            sandbox_tag: image::sandbox_tag(),
             client: RwLock::new(client),
             _close: open.clone().drop_guard(),
             open,
@@ -224,3 +227,6 @@ impl Engine for Docker {
         self.remove_network().await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! They live on a thread of their own, as containers live outside the program: whoever holds the [`Fake`] can drop the
 //! control plane and build another one, and finds them as they were. It never listens on an address that others reach.
 
+mod calls;
 mod process;
 mod script;
 mod state;

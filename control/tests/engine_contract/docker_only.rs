@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dormouse_control::engine::{Build, BuildError, Started, Status};
+use dormouse_control::engine::{Build, BuildError, SANDBOX_PORT, Started, Status};
 use tokio::sync::mpsc;
 
-use crate::support::{Bed, Leftovers, Outsider, PORT, SOON, answer, application, context, docker};
+use crate::support::{Bed, Leftovers, Outsider, PORT, SOON, answer, application, context, docker, sandbox_answers};
 
 fn left(bed: &Bed) -> &Leftovers {
     match &bed.outsider {
@@ -24,8 +24,9 @@ async fn a_build_that_is_dropped_is_stopped() {
     let bed = Bed::docker().await;
     // So long that it is never through by itself while the test waits; its name makes it findable.
     let name = format!("step-{}", left(&bed).installation);
+    let label = bed.label();
     let file = format!(
-        "FROM scratch\nCOPY application /application\nENV PORT=8080\nRUN [\"/application\", \"log\", \"{name}\", \"serve\", \"x\"]\n"
+        "FROM scratch\n{label}\nCOPY application /application\nENV PORT=8080\nRUN [\"/application\", \"log\", \"{name}\", \"serve\", \"x\"]\n"
     );
     let (sender, mut log) = mpsc::channel(100);
     let build =
@@ -49,6 +50,8 @@ async fn a_build_that_is_dropped_is_stopped() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the engine stops the step");
+    assert_ne!(left(&bed).images(), "");
+    bed.layers_go().await;
     assert_eq!(bed.engine.image("dormouse/app:1").await.unwrap(), None);
 }
 
@@ -126,6 +129,25 @@ async fn containers_may_do_no_more_than_they_need() {
 }
 
 #[tokio::test]
+async fn instances_may_not_talk_to_each_other() {
+    let bed = Bed::docker().await;
+    let network = left(&bed).networks();
+    let icc = "{{index .Options \"com.docker.network.bridge.enable_icc\"}}";
+    assert_eq!(docker(&["network", "inspect", "--format", icc, network.trim()]).trim(), "false");
+}
+
+#[tokio::test]
+async fn a_sandbox_is_not_held_up_by_those_who_say_nothing() {
+    let bed = Bed::docker().await;
+    let instance = bed.running().await;
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        idle.push(tokio::net::TcpStream::connect((instance.address, SANDBOX_PORT)).await.unwrap());
+    }
+    tokio::time::timeout(Duration::from_secs(5), sandbox_answers(&instance)).await.expect("it answers soon");
+}
+
+#[tokio::test]
 async fn an_application_in_the_network_of_another_sandbox_is_made_anew() {
     let bed = Bed::docker().await;
     let instance = bed.running().await;
@@ -141,7 +163,7 @@ async fn an_application_in_the_network_of_another_sandbox_is_made_anew() {
 #[tokio::test]
 async fn builds_that_fail_leave_no_layers() {
     let bed = Bed::docker().await;
-    let marker = format!("LABEL dormouse.installation={}", left(&bed).installation);
+    let marker = bed.label();
     // The label stands first, so that each layer on the way carries it.
     let file = format!(
         "FROM scratch\n{marker}\nCOPY application /application\nENV A=1\nRUN [\"/application\", \"exit\", \"1\"]\n"

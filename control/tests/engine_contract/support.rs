@@ -118,6 +118,25 @@ impl Bed {
         instance
     }
 
+    /// A line for a Dockerfile, so that the layers after it are found by the installation's label, too.
+    pub(crate) fn label(&self) -> String {
+        match &self.outsider {
+            Outsider::Fake(_) => String::new(),
+            Outsider::Docker(left) => format!("LABEL dormouse.installation={}", left.installation),
+        }
+    }
+
+    /// Waits until nothing is left of a build that was stopped.
+    pub(crate) async fn layers_go(&self) {
+        let Outsider::Docker(left) = &self.outsider else { return };
+        let gone = async {
+            while !left.images().is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(SOON, gone).await.expect("its layers are removed");
+    }
+
     pub(crate) async fn status(&self, instance: &Instance) -> Option<Status> {
         let all = self.engine.instances().await.unwrap();
         all.into_iter().find(|found| found.id == instance.id).map(|found| found.status)
@@ -191,7 +210,7 @@ impl Leftovers {
     }
 
     pub(crate) fn images(&self) -> String {
-        docker(&["images", "--quiet", "--filter", &self.label()])
+        docker(&["images", "--all", "--quiet", "--filter", &self.label()])
     }
 
     pub(crate) fn networks(&self) -> String {

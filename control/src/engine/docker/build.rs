@@ -11,7 +11,7 @@ use bollard::query_parameters::BuildImageOptions;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::image::described;
+use super::image::{described, sweep};
 use super::{Docker, Fault, IMAGE, PART};
 use crate::engine::lines::Lines;
 use crate::engine::log::Log;
@@ -28,18 +28,15 @@ impl Docker {
         if crate::context::dockerfile(&build.context).is_none() {
             return Err(BuildError::Failed(NO_DOCKERFILE.to_owned()));
         }
-        let mut told = Told::new(log);
+        let mut told = Told::new(log, self.client());
         let deadline = build.deadline;
-        let run = tokio::time::timeout(deadline, self.run_build(build, &mut told)).await;
-        let built = run.unwrap_or(Err(BuildError::Deadline(deadline)));
-        if matches!(built, Err(BuildError::Deadline(_))) {
-            tokio::time::sleep(STOPPED_WITHIN).await;
+        match tokio::time::timeout(deadline, self.run_build(build, &mut told)).await {
+            Err(_) => Err(BuildError::Deadline(deadline)),
+            Ok(built) => {
+                told.layers.settle(built.as_ref().err()).await;
+                built
+            }
         }
-        // A build that broke leaves the layers it made, one in several stages those of all but the last.
-        if built.is_err() || told.stages > 1 {
-            self.sweep(&told.layers).await;
-        }
-        built
     }
 
     async fn run_build(&self, build: Build, told: &mut Told) -> Result<Image, BuildError> {
@@ -103,17 +100,15 @@ struct Told {
     lines: Lines,
     /// The last state of each layer that is fetched.
     states: HashMap<String, String>,
-    /// The images the build made on its way.
-    layers: Vec<String>,
-    stages: usize,
+    layers: Layers,
     /// Whether the step that runs only names a base image.
     from: bool,
 }
 
 impl Told {
-    fn new(log: mpsc::Sender<String>) -> Self {
-        let (lines, states, layers) = (Lines::default(), HashMap::new(), Vec::new());
-        Self { log: Log::new(log), lines, states, layers, stages: 0, from: false }
+    fn new(log: mpsc::Sender<String>, client: bollard::Docker) -> Self {
+        let layers = Layers { client, made: Vec::new(), stages: 0 };
+        Self { log: Log::new(log), lines: Lines::default(), states: HashMap::new(), layers, from: false }
     }
 
     async fn take(&mut self, info: BuildInfo) {
@@ -135,11 +130,11 @@ impl Told {
     async fn line(&mut self, line: String) {
         if let Some((_, step)) = line.strip_prefix("Step ").and_then(|rest| rest.split_once(" : ")) {
             self.from = step.to_ascii_uppercase().starts_with("FROM ");
-            self.stages += usize::from(self.from);
+            self.layers.stages += usize::from(self.from);
         } else if let Some(made) = line.strip_prefix(" ---> ").filter(|made| is_short_id(made))
             && !self.from
         {
-            self.layers.push(made.to_owned());
+            self.layers.made.push(made.to_owned());
         }
         self.log.line(line).await;
     }
@@ -147,6 +142,39 @@ impl Told {
     async fn finish(&mut self) {
         for line in self.lines.finish() {
             self.line(line).await;
+        }
+    }
+}
+
+/// The images a build made on its way. What is left of them when a build ends early is removed.
+struct Layers {
+    client: bollard::Docker,
+    made: Vec<String>,
+    stages: usize,
+}
+
+impl Layers {
+    /// The build is over. One that failed leaves all its layers, one in several stages those of all but the last.
+    async fn settle(&mut self, error: Option<&BuildError>) {
+        let made = std::mem::take(&mut self.made);
+        match error {
+            Some(BuildError::Engine(EngineError::Unavailable { .. })) => {}
+            None if self.stages < 2 => {}
+            _ => sweep(&self.client, &made).await,
+        }
+    }
+}
+
+impl Drop for Layers {
+    /// The build was dropped in the middle.
+    fn drop(&mut self) {
+        let made = std::mem::take(&mut self.made);
+        if let (false, Ok(runtime)) = (made.is_empty(), tokio::runtime::Handle::try_current()) {
+            let client = self.client.clone();
+            runtime.spawn(async move {
+                tokio::time::sleep(STOPPED_WITHIN).await;
+                sweep(&client, &made).await;
+            });
         }
     }
 }

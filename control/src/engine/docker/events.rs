@@ -7,7 +7,7 @@ use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::{ANSWER_WITHIN, Docker, INSTALLATION, ask};
+use super::{Docker, INSTALLATION, open};
 
 /// The wait before the stream is asked for again: at first, and at most.
 const AGAIN_AFTER_MIN: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ impl Docker {
     pub(super) fn watch_events(&self) -> mpsc::Receiver<()> {
         // One is enough: it says that there is a reason, not how many.
         let (sender, receiver) = mpsc::channel(1);
-        let client = self.client();
+        let address = self.address.clone();
         let installation = self.installation.clone();
         let open = self.open.clone();
         #[expect(clippy::disallowed_methods, reason = "it ends with its reader or the engine's handle")]
@@ -32,19 +32,20 @@ impl Docker {
             tokio::select! {
                 () = open.cancelled() => {}
                 () = sender.closed() => {}
-                () = listen(client, &installation, &sender) => {}
+                () = listen(&address, &installation, &sender) => {}
             }
         });
         receiver
     }
 }
 
-async fn listen(client: bollard::Docker, installation: &str, sender: &mpsc::Sender<()>) {
+async fn listen(address: &str, installation: &str, sender: &mpsc::Sender<()>) {
     // Where one is waiting already, it is reason enough.
     let signal = || sender.try_send(()).unwrap_or(());
     let mut again_after = AGAIN_AFTER_MIN;
     loop {
-        if ask(ANSWER_WITHIN, client.ping()).await.is_ok() {
+        // It may come back with another version.
+        if let Ok(client) = open(address).await {
             let mut events = client.events(Some(options(installation)));
             signal();
             while let Some(Ok(_)) = events.next().await {

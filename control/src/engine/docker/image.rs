@@ -78,9 +78,9 @@ impl Docker {
         Ok(())
     }
 
-    /// Builds the sandbox's image where it is missing. Its tag is a hash of its content: a new Dormouse brings its own.
+    /// Builds the sandbox's image where it is missing.
     pub(super) async fn ensure_sandbox_image(&self) -> Result<(), EngineError> {
-        let tag = sandbox_tag();
+        let tag = self.sandbox_tag.clone();
         if self.inspect(&tag).await?.is_some() {
             return Ok(());
         }
@@ -99,18 +99,19 @@ impl Docker {
         }
         Ok(())
     }
+}
 
-    /// Removes what a build left behind: untagged images that nothing is made from. Failing to is not worth a word.
-    pub(super) async fn sweep(&self, images: &[String]) {
-        for image in images.iter().rev() {
-            let untagged = |found: &ImageInspect| found.repo_tags.as_ref().is_none_or(Vec::is_empty);
-            if matches!(self.inspect(image).await, Ok(Some(found)) if untagged(&found)) {
-                drop(ask(CHANGE_WITHIN, self.client().remove_image(image, None::<RemoveImageOptions>, None)).await);
-            }
+/// Removes what a build left behind: untagged images that nothing is made from. Failing to is not worth a word.
+pub(super) async fn sweep(client: &bollard::Docker, images: &[String]) {
+    for image in images.iter().rev() {
+        let untagged = |found: &ImageInspect| found.repo_tags.as_ref().is_none_or(Vec::is_empty);
+        if matches!(ask(ANSWER_WITHIN, client.inspect_image(image)).await, Ok(found) if untagged(&found)) {
+            drop(ask(CHANGE_WITHIN, client.remove_image(image, None::<RemoveImageOptions>, None)).await);
         }
     }
 }
 
+/// The tag of the sandbox's image: a hash of its content, so a new Dormouse brings its own.
 pub(super) fn sandbox_tag() -> String {
     // FNV-1a, over what the image is made of. It tells versions apart; nobody is kept out by it.
     let hash = sandbox_context()
