@@ -38,7 +38,8 @@ pub fn sandbox_program() -> &'static [u8] {
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// Reaches the engine and makes what instances need: the network of this installation and the sandbox's image.
-    /// Returns the network; its subnet stays the same for as long as the network exists.
+    /// Returns the network; its subnet stays the same for as long as the network exists. To be repeated when the engine was
+    /// away: it may have come back as another version, or without what was on it.
     async fn prepare(&self) -> Result<Network, EngineError>;
 
     /// Builds `context` without layer cache and tags the image. Lines go to `log` as they are made; when `log`'s reader is

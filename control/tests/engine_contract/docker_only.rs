@@ -178,3 +178,31 @@ async fn builds_that_fail_leave_no_layers() {
     let (built, _) = bed.build("dormouse/app:1", application(&[("serve", "x")], &marker)).await;
     built.unwrap();
 }
+
+#[tokio::test]
+async fn a_build_in_stages_leaves_only_its_image() {
+    let bed = Bed::docker().await;
+    let file = format!(
+        "FROM scratch AS first\n{}\nCOPY application /one\nFROM scratch\nCOPY --from=first /one /application\n",
+        bed.label()
+    );
+    let (built, log) = bed.build("dormouse/app:1", context(&file)).await;
+    let image = built.unwrap();
+    let first: Vec<&str> = log.iter().take_while(|line| !line.starts_with("Step 4/")).map(String::as_str).collect();
+    let made: Vec<&str> = first.iter().filter_map(|line| line.strip_prefix(" ---> ")).collect();
+    let now = all_images();
+    assert!(made.iter().all(|id| id.len() != 12 || !now.contains(id)), "{log:#?}\n{now}");
+    assert!(now.contains(&image.id));
+}
+
+#[tokio::test]
+async fn what_a_failed_build_was_built_upon_stays() {
+    let bed = Bed::docker().await;
+    let base = bed.image("dormouse/app:1", &[("serve", "old")]).await;
+    bed.image("dormouse/app:1", &[("serve", "new")]).await;
+    // The old one has no name now, like something that only a failed build would leave.
+    let file = format!("FROM {}\nENV A=1\nRUN [\"/application\", \"exit\", \"1\"]\n", base.id);
+    let (built, _) = bed.build("dormouse/app:2", context(&file)).await;
+    assert!(matches!(built, Err(BuildError::Failed(_))), "{built:?}");
+    assert!(all_images().contains(&base.id));
+}

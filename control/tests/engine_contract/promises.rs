@@ -213,6 +213,8 @@ pub(crate) async fn logs_are_told_by_line_and_end_with_the_container(bed: Bed) {
     for _ in 0..3 {
         assert!(tokio::time::timeout(SOON, followed.recv()).await.unwrap().is_some());
     }
+    let more = tokio::time::timeout(Duration::from_millis(300), followed.recv()).await;
+    assert!(more.is_err(), "it goes on while the container does: {more:?}");
     bed.engine.stop(&instance.id, GRACE).await.unwrap();
     assert_eq!(tokio::time::timeout(SOON, read(followed)).await.expect("it ends with the container"), []);
     assert_eq!(read(logs(10, false).await.unwrap()).await.len(), 3);

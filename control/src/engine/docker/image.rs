@@ -106,7 +106,9 @@ pub(super) async fn sweep(client: &bollard::Docker, images: &[String]) {
     for image in images.iter().rev() {
         let untagged = |found: &ImageInspect| found.repo_tags.as_ref().is_none_or(Vec::is_empty);
         if matches!(ask(ANSWER_WITHIN, client.inspect_image(image)).await, Ok(found) if untagged(&found)) {
-            drop(ask(CHANGE_WITHIN, client.remove_image(image, None::<RemoveImageOptions>, None)).await);
+            // Its parents are in the list themselves, and what it was built upon is not ours to remove.
+            let options = RemoveImageOptions { noprune: true, ..Default::default() };
+            drop(ask(CHANGE_WITHIN, client.remove_image(image, Some(options), None)).await);
         }
     }
 }
