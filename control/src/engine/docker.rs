@@ -224,7 +224,9 @@ impl Engine for Docker {
     async fn remove_all(&self) -> Result<(), EngineError> {
         self.remove_containers(&[]).await?;
         self.remove_images().await?;
-        self.remove_network().await
+        self.remove_network().await?;
+        // A start that was under way when this began.
+        self.remove_containers(&[]).await
     }
 }
 

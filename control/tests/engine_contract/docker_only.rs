@@ -206,3 +206,12 @@ async fn what_a_failed_build_was_built_upon_stays() {
     assert!(matches!(built, Err(BuildError::Failed(_))), "{built:?}");
     assert!(all_images().contains(&base.id));
 }
+
+#[tokio::test]
+async fn a_start_after_all_was_removed_leaves_nothing() {
+    let bed = Bed::docker().await;
+    bed.engine.remove_all().await.unwrap();
+    bed.image("dormouse/app:1", &[("serve", "x")]).await;
+    assert!(bed.engine.start(bed.instance(1, "dormouse/app:1")).await.is_err());
+    assert_eq!(left(&bed).containers(), "");
+}

@@ -8,7 +8,7 @@ use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
     NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
 };
-use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
+use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, StartContainerOptions};
 
 use super::{APP, CHANGE_WITHIN, Docker, ENVIRONMENT, Fault, INSTANCE, PART, SANDBOX, ask};
 use crate::engine::Instance;
@@ -60,8 +60,14 @@ impl Docker {
             ..Default::default()
         };
         let container = self.create(instance, SANDBOX, body).await?;
-        ask(CHANGE_WITHIN, self.client().start_container(&container, None::<StartContainerOptions>)).await?;
-        Ok(container)
+        let start = ask(CHANGE_WITHIN, self.client().start_container(&container, None::<StartContainerOptions>)).await;
+        if let Err(fault @ Fault::Said { .. }) = start {
+            // It is of no use, and when its network is gone, nobody would look for it any more.
+            let options = RemoveContainerOptions { force: true, ..Default::default() };
+            drop(ask(CHANGE_WITHIN, self.client().remove_container(&container, Some(options))).await);
+            return Err(fault);
+        }
+        start.map(|()| container)
     }
 
     pub(super) async fn create_app(&self, instance: &Instance, sandbox: &str) -> Result<String, Fault> {
