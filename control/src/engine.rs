@@ -9,6 +9,8 @@
 
 pub mod docker;
 pub mod fake;
+mod lines;
+mod log;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,11 +25,21 @@ use tokio::sync::mpsc;
 /// The port on which a sandbox answers its instance's id.
 pub const SANDBOX_PORT: u16 = 16441;
 
+/// Said of a commit that cannot be built because it does not say how.
+const NO_DOCKERFILE: &str = "the commit has no Dockerfile at its root: add one, commit it, and push again";
+
+/// The program inside a sandbox: a static executable for this machine. Its argument is the port, variable
+/// `DORMOUSE_INSTANCE` the id it answers.
+pub fn sandbox_program() -> &'static [u8] {
+    include_bytes!(concat!(env!("OUT_DIR"), "/sandbox"))
+}
+
 /// A container engine that hosts instances and builds images.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// Reaches the engine and makes what instances need: the network of this installation and the sandbox's image.
-    /// Returns the network; its subnet stays the same for as long as the network exists.
+    /// Returns the network; its subnet stays the same for as long as the network exists. To be repeated when the engine was
+    /// away: it may have come back as another version, or without what was on it.
     async fn prepare(&self) -> Result<Network, EngineError>;
 
     /// Builds `context` without layer cache and tags the image. Lines go to `log` as they are made; when `log`'s reader is
@@ -44,7 +56,9 @@ pub trait Engine: Send + Sync + 'static {
     async fn instances(&self) -> Result<Vec<Observed>, EngineError>;
 
     /// Brings the instance to run, from whatever is there: sandbox first, then the application container joined to it; both
-    /// anew where the sandbox is dead or gone. Says which parts it really started.
+    /// anew where the sandbox is dead or gone. Says which parts it really started. What an instance is never changes: a
+    /// container that is there is started as it was made. A command that cannot be run is an [`EngineError::Start`] where
+    /// the engine itself notices, and else an instance that stops at once with code 126 or 127 and says so in its log.
     async fn start(&self, instance: Instance) -> Result<Started, EngineError>;
 
     /// Stops the application container: SIGTERM, and after `grace` SIGKILL. The sandbox and its address stay.
@@ -80,7 +94,7 @@ pub struct Network {
 /// What an image is built from.
 #[derive(Clone, Debug)]
 pub struct Build {
-    /// The tag the image gets: `dormouse/APP:COMMIT`.
+    /// The tag the image gets: `dormouse/APP:COMMIT`. On the engine it is kept apart from other installations' tags.
     pub tag: String,
     /// A tar archive of the commit's tree.
     pub context: Bytes,

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod backoff;
+pub mod context;
 pub mod engine;
 pub mod git;
 pub mod health;

@@ -1,0 +1,146 @@
+use std::path::PathBuf;
+use std::process::Command as Program;
+
+use super::*;
+
+/// A bare repository, and what is committed to it.
+struct Repository {
+    folder: tempfile::TempDir,
+}
+
+impl Repository {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Self { folder };
+        made.git(&["init", "--quiet", "work"]);
+        made
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let mut git = Program::new("git");
+        git.current_dir(self.folder.path()).args(arguments);
+        git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.env(format!("GIT_{who}_NAME"), "A").env(format!("GIT_{who}_EMAIL"), "a@example.com");
+        }
+        let out = git.output().unwrap();
+        assert!(out.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    }
+
+    fn file(&self, name: &str, text: &str) -> &Self {
+        let path = self.folder.path().join("work").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        self
+    }
+
+    fn link(&self, name: &str, target: &str) -> &Self {
+        let path = self.folder.path().join("work").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+        self
+    }
+
+    /// Commits everything; returns the bare repository and the commit.
+    fn commit(&self) -> (PathBuf, String) {
+        self.git(&["-C", "work", "add", "--all"]);
+        self.git(&["-C", "work", "commit", "--quiet", "--message", "x"]);
+        let bare = self.folder.path().join("bare.git");
+        if !bare.exists() {
+            self.git(&["clone", "--quiet", "--bare", "work", "bare.git"]);
+        }
+        (bare, self.git(&["-C", "work", "rev-parse", "HEAD"]))
+    }
+}
+
+fn names(context: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(context);
+    let entries = archive.entries().unwrap().map(|entry| entry.unwrap());
+    let files = entries.filter(|entry| entry.header().entry_type() != tar::EntryType::XGlobalHeader);
+    files.map(|entry| entry.path().unwrap().display().to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_commit_is_archived_whole_even_against_its_own_attributes() {
+    let repository = Repository::new();
+    repository.file("Dockerfile", "FROM scratch\n").file("a/b.txt", "$Format:%H$");
+    repository.file(".gitattributes", "a export-ignore\n*.txt export-subst\n").link("c", "a/b.txt");
+    let (bare, commit) = repository.commit();
+    let context = context(&bare, &commit).await.unwrap();
+    assert_eq!(names(&context), [".gitattributes", "Dockerfile", "a/", "a/b.txt", "c"]);
+    assert_eq!(dockerfile(&context).as_deref(), Some("FROM scratch\n"));
+    assert!(context.windows(12).any(|bytes| bytes == b"$Format:%H$\0"), "the file is as it was committed");
+}
+
+#[tokio::test]
+async fn c02_only_a_whole_id_reaches_git() {
+    let repository = Repository::new();
+    let (bare, commit) = repository.file("Dockerfile", "").commit();
+    for bad in ["", "HEAD", "develop", "--output=/tmp/x", "-x", &commit[..39], &format!("{commit}\n"), "$(id)", "../x"]
+    {
+        assert!(matches!(context(&bare, bad).await, Err(ContextError::Commit(_))), "{bad:?}");
+    }
+    let unknown = "0123456789012345678901234567890123456789";
+    let error = context(&bare, unknown).await.unwrap_err();
+    assert!(matches!(error, ContextError::Git { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_tree_that_is_too_large_is_refused() {
+    let repository = Repository::new();
+    let (bare, commit) = repository.file("large", &"x".repeat(100_000)).commit();
+    assert!(matches!(limited(&bare, &commit, 50_000).await, Err(ContextError::TooLarge(50_000))));
+    assert!(limited(&bare, &commit, 200_000).await.is_ok());
+}
+
+#[tokio::test]
+async fn c05_links_out_of_the_tree_are_refused() {
+    for (name, target) in [("x", "/etc/passwd"), ("x", "../x"), ("a/x", "../../x"), ("x", "d/../../y")] {
+        let repository = Repository::new();
+        let (bare, commit) = repository.file("d/f", "").link(name, target).commit();
+        let error = context(&bare, &commit).await.unwrap_err();
+        assert!(matches!(error, ContextError::Refused(Refused::Link { .. })), "{target}: {error}");
+    }
+    // Each by itself stays inside; together they do not.
+    let repository = Repository::new();
+    let (bare, commit) = repository.link("a/b/up", "../..").link("out", "a/b/up/../x").commit();
+    assert!(matches!(context(&bare, &commit).await, Err(ContextError::Refused(Refused::Link { .. }))));
+    let fine = Repository::new();
+    fine.file("a/f", "").link("a/up", "../a/f").link("b", "a").link("c", "b/f").link("loop", "loop").link("gone", "no");
+    let (bare, commit) = fine.commit();
+    context(&bare, &commit).await.unwrap();
+}
+
+#[test]
+fn c05_hostile_archives_are_refused() {
+    let entry = |name: &str, kind, link: &str| {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend([0; 1024]);
+        bytes
+    };
+    use tar::EntryType as Kind;
+    assert!(matches!(check::check(&entry("/etc/x", Kind::Regular, "")), Err(Refused::Name(_))));
+    assert!(matches!(check::check(&entry("../x", Kind::Regular, "")), Err(Refused::Name(_))));
+    assert!(matches!(check::check(&entry("a/../../x", Kind::Directory, "")), Err(Refused::Name(_))));
+    for kind in [Kind::Block, Kind::Char, Kind::Fifo, Kind::Link] {
+        assert!(matches!(check::check(&entry("x", kind, "/dev/sda")), Err(Refused::Kind(_))));
+    }
+    let mut below = entry("d", Kind::Symlink, "e")[..512].to_vec();
+    below.extend(entry("d/f", Kind::Regular, ""));
+    assert!(matches!(check::check(&below), Err(Refused::BelowLink(_))));
+    assert!(matches!(check::check(&[7; 512]), Err(Refused::Unreadable(_))));
+}
+
+#[test]
+fn no_dockerfile_is_seen_below_the_root() {
+    assert_eq!(dockerfile(&archive(&[("a/Dockerfile", b"x", 0o644)])), None);
+    assert_eq!(dockerfile(&archive(&[("./Dockerfile", b"x", 0o644)])).as_deref(), Some("x"));
+    assert_eq!(dockerfile(b"no archive"), None);
+}

@@ -1,0 +1,128 @@
+//! The network of an installation: a bridge with a subnet of our choice, because only then does an instance keep its
+//! address over a restart of the engine; without traffic between its containers.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use bollard::models::{Ipam, IpamConfig, Network as Found, NetworkCreateRequest};
+use bollard::query_parameters::ListNetworksOptions;
+
+use super::{ANSWER_WITHIN, CHANGE_WITHIN, Docker, Fault, NETWORK, PART, ask};
+use crate::engine::{EngineError, Network};
+
+/// The prefix of a network's subnet: 1 021 addresses for containers. A bridge degrades near 1 000.
+const PREFIX: u8 = 22;
+
+/// Subnets are taken from these private ranges (second octets of 10.0.0.0/8), which hardly anybody uses.
+const RANGES: std::ops::RangeInclusive<u8> = 213..=216;
+
+impl Docker {
+    pub(super) fn network_name(&self) -> String {
+        format!("dormouse-{}", self.installation)
+    }
+
+    /// The network as it is, or a new one.
+    pub(super) async fn ensure_network(&self) -> Result<Network, EngineError> {
+        if let Some(found) = self.find_network().await? {
+            return parse(&found).ok_or_else(|| EngineError::Refused {
+                doing: format!("use network {}", self.network_name()),
+                says: "it has no IPv4 subnet with a gateway".to_owned(),
+            });
+        }
+        for network in candidates(&self.installation) {
+            let name = self.network_name();
+            let create = self.client();
+            let request = self.network_request(&network);
+            match ask(CHANGE_WITHIN, create.create_network(request)).await {
+                Ok(_) => return Ok(Network { name, ..network }),
+                Err(Fault::Said { says, .. }) if overlaps(&says) => continue,
+                Err(fault) => return Err(self.error(format!("create network {name}"), fault)),
+            }
+        }
+        Err(EngineError::NoSubnet(self.network_name()))
+    }
+
+    fn network_request(&self, network: &Network) -> NetworkCreateRequest {
+        let subnet = IpamConfig {
+            subnet: Some(format!("{}/{}", network.subnet, network.prefix)),
+            gateway: Some(network.gateway.to_string()),
+            ..Default::default()
+        };
+        let options = HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())]);
+        NetworkCreateRequest {
+            name: self.network_name(),
+            driver: Some("bridge".to_owned()),
+            ipam: Some(Ipam { config: Some(vec![subnet]), ..Default::default() }),
+            options: Some(options),
+            labels: self.labels(&[(PART, NETWORK)]),
+            ..Default::default()
+        }
+    }
+
+    async fn find_network(&self) -> Result<Option<Found>, EngineError> {
+        let options = ListNetworksOptions { filters: self.filters(&[]) };
+        let found = ask(ANSWER_WITHIN, self.client().list_networks(Some(options))).await;
+        let found = found.map_err(|fault| self.error("list networks", fault))?;
+        let name = self.network_name();
+        Ok(found.into_iter().find(|network| network.name.as_deref() == Some(&name)))
+    }
+
+    /// Removes the network; there may be none.
+    pub(super) async fn remove_network(&self) -> Result<(), EngineError> {
+        let Some(id) = self.find_network().await?.and_then(|network| network.id) else { return Ok(()) };
+        match ask(CHANGE_WITHIN, self.client().remove_network(&id)).await {
+            Ok(()) | Err(Fault::Said { status: 404, .. }) => Ok(()),
+            Err(fault) => Err(self.error(format!("remove network {}", self.network_name()), fault)),
+        }
+    }
+}
+
+/// Whether a refusal means that somebody else has the subnet.
+fn overlaps(says: &str) -> bool {
+    let says = says.to_ascii_lowercase();
+    says.contains("pool overlaps") || says.contains("overlapping ipv4") || says.contains("conflicts with network")
+}
+
+/// Every subnet that might be free. They begin elsewhere for each installation, so that several that start at once hardly
+/// meet.
+fn candidates(installation: &str) -> impl Iterator<Item = Network> {
+    let subnets: Vec<Ipv4Addr> = RANGES
+        .flat_map(|range| (0..=u8::MAX).step_by(4).map(move |third| Ipv4Addr::new(10, range, third, 0)))
+        .collect();
+    let first = installation.bytes().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let count = subnets.len();
+    (0..count).map(move |step| {
+        let subnet = subnets[(first % count + step) % count];
+        Network { name: String::new(), subnet, prefix: PREFIX, gateway: Ipv4Addr::from_bits(subnet.to_bits() + 1) }
+    })
+}
+
+fn parse(network: &Found) -> Option<Network> {
+    let configs = network.ipam.as_ref()?.config.as_ref()?;
+    configs.iter().find_map(|config| {
+        let (subnet, prefix) = config.subnet.as_ref()?.split_once('/')?;
+        Some(Network {
+            name: network.name.clone()?,
+            subnet: subnet.parse().ok()?,
+            prefix: prefix.parse().ok()?,
+            gateway: config.gateway.as_ref()?.parse().ok()?,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_candidate_is_tried_once_and_none_overlaps_another() {
+        let all: Vec<Network> = candidates("some-installation").collect();
+        let subnets: BTreeSet<u32> = all.iter().map(|network| network.subnet.to_bits()).collect();
+        assert_eq!(subnets.len(), 256);
+        assert!(subnets.iter().zip(subnets.iter().skip(1)).all(|(a, b)| b - a >= 1 << (32 - u32::from(PREFIX))));
+        assert!(all.iter().all(|network| network.subnet.is_private() && network.gateway.is_private()));
+        assert_ne!(candidates("a").next(), candidates("b").next());
+    }
+}

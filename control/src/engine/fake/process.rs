@@ -1,0 +1,258 @@
+//! What stands for a process in a container: a task with a small HTTP/1.1 server.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::script::Script;
+
+/// The code of a process that was killed.
+pub(super) const KILLED: i64 = 137;
+
+/// The longest request head.
+const HEAD_MAX_BYTES: u64 = 64 * 1024;
+
+/// A handle on a process. Dropping it kills.
+#[derive(Debug)]
+pub(super) struct Process {
+    stopping: CancellationToken,
+    fate: Fate,
+}
+
+/// How far a process is.
+#[derive(Clone, Debug)]
+pub(super) struct Fate {
+    killed: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Fate {
+    /// Whether it was killed: it will end, if it has not ended yet.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.killed.is_cancelled()
+    }
+
+    /// Waits until it has ended and its port is free.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Process {
+    /// SIGTERM: it finishes what it is at.
+    pub(super) fn terminate(&self) {
+        self.stopping.cancel();
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&self) {
+        self.fate.killed.cancel();
+    }
+
+    pub(super) fn fate(&self) -> Fate {
+        self.fate.clone()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a process answers.
+pub(super) struct Answers {
+    pub(super) script: Script,
+    pub(super) text: String,
+}
+
+impl Answers {
+    pub(super) fn new(script: Script, variables: &BTreeMap<String, String>) -> Self {
+        let variables: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        Self { text: format!("{}\n{variables}", script.body), script }
+    }
+}
+
+/// Starts a process on `thread`; `end` hears its exit code. Without a boot time it listens when this returns.
+pub(super) fn spawn(
+    thread: &Handle,
+    at: SocketAddr,
+    answers: Answers,
+    end: impl FnOnce(i64) + Send + 'static,
+) -> Process {
+    let (stopping, killed, ended) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let fate = Fate { killed: killed.clone(), ended: ended.clone() };
+    let process = Process { stopping: stopping.clone(), fate };
+    let early = (answers.script.boot.is_zero() && answers.script.exit.is_none()).then(|| listen(at));
+    let answers = Arc::new(answers);
+    thread.spawn(async move {
+        let _ended = ended.drop_guard();
+        let code = tokio::select! {
+            () = killed.cancelled() => KILLED,
+            code = run(at, early, answers, stopping) => code,
+        };
+        end(code);
+    });
+    process
+}
+
+fn listen(at: SocketAddr) -> io::Result<std::net::TcpListener> {
+    if !matches!(at.ip(), IpAddr::V4(address) if address.is_loopback()) {
+        return Err(io::Error::other("the fake engine listens on 127.0.0.0/8 only"));
+    }
+    let listener = std::net::TcpListener::bind(at)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn run(
+    at: SocketAddr,
+    early: Option<io::Result<std::net::TcpListener>>,
+    answers: Arc<Answers>,
+    stopping: CancellationToken,
+) -> i64 {
+    tokio::select! {
+        () = tokio::time::sleep(answers.script.boot) => {}
+        () = stopping.cancelled() => return 0,
+    }
+    if let Some(code) = answers.script.exit {
+        return code;
+    }
+    let listener = early.unwrap_or_else(|| listen(at)).and_then(tokio::net::TcpListener::from_std);
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(address = %at, error = &error as &dyn std::error::Error, "a fake process cannot listen");
+            return 1;
+        }
+    };
+    let over = CancellationToken::new();
+    let mut clients = JoinSet::new();
+    loop {
+        // A connection that is not accepted yet stays in the queue.
+        tokio::select! {
+            () = stopping.cancelled() => break,
+            () = over.cancelled() => return 1,
+            Some(_) = clients.join_next() => {}
+            Ok((client, _)) = listener.accept() => {
+                clients.spawn(serve(client, answers.clone(), stopping.clone(), over.clone()));
+            }
+        }
+    }
+    drop(listener);
+    while clients.join_next().await.is_some() {}
+    0
+}
+
+/// Answers one request after the other, until either side is done.
+async fn serve(client: TcpStream, answers: Arc<Answers>, stopping: CancellationToken, over: CancellationToken) {
+    let mut client = BufReader::new(client);
+    loop {
+        // A head that is half read when it stops is lost, as in any server.
+        let head = tokio::select! {
+            () = stopping.cancelled() => return,
+            head = head(&mut client) => head,
+        };
+        let Ok(Some(head)) = head else { return };
+        if head.read_body(&mut client).await.is_err() {
+            return;
+        }
+        if answers.script.never_answer {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(answers.script.answer_after).await;
+        let last = head.close || stopping.is_cancelled();
+        let answer = answer(&head, &answers, last);
+        if client.get_mut().write_all(answer.as_bytes()).await.is_err() || client.get_mut().flush().await.is_err() {
+            return;
+        }
+        if answers.script.exit_after_ready {
+            over.cancel();
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+fn answer(head: &Head, answers: &Answers, last: bool) -> String {
+    let text = &answers.text;
+    let status = answers.script.status.unwrap_or(200);
+    let connection = if last { "close" } else { "keep-alive" };
+    let length = text.len();
+    let body = if head.bodyless { "" } else { text };
+    format!(
+        "HTTP/1.1 {status} Fake\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{body}"
+    )
+}
+
+/// What matters of a request's head.
+#[derive(Default)]
+struct Head {
+    /// Whether the answer has no body.
+    bodyless: bool,
+    close: bool,
+    chunked: bool,
+    length: u64,
+}
+
+/// The next request's head; `None` at the end of the connection.
+async fn head(client: &mut BufReader<TcpStream>) -> io::Result<Option<Head>> {
+    let mut head = Head::default();
+    let mut client = client.take(HEAD_MAX_BYTES);
+    let mut line = String::new();
+    client.read_line(&mut line).await?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    head.bodyless = line.starts_with("HEAD ");
+    head.close = line.trim_end().ends_with("HTTP/1.0");
+    loop {
+        line.clear();
+        if client.read_line(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if line.trim_end().is_empty() {
+            return Ok(Some(head));
+        }
+        let (name, value) = line.split_once(':').ok_or(io::ErrorKind::InvalidData)?;
+        let value = value.trim().to_ascii_lowercase();
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => head.length = value.parse().map_err(|_| io::ErrorKind::InvalidData)?,
+            "transfer-encoding" => head.chunked = true,
+            "connection" => head.close |= value == "close",
+            _ => {}
+        }
+    }
+}
+
+impl Head {
+    async fn read_body(&self, client: &mut BufReader<TcpStream>) -> io::Result<()> {
+        if !self.chunked {
+            return skip(client, self.length).await;
+        }
+        loop {
+            let mut size = String::new();
+            client.take(HEAD_MAX_BYTES).read_line(&mut size).await?;
+            let digits = size.trim().split(';').next().unwrap_or_default();
+            let size = u64::from_str_radix(digits, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+            // Each chunk ends with a line end; so does the last one, of no length, as it has no trailers here.
+            skip(client, size + 2).await?;
+            if size == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn skip(client: &mut BufReader<TcpStream>, length: u64) -> io::Result<()> {
+    let skipped = tokio::io::copy(&mut client.take(length), &mut tokio::io::sink()).await?;
+    if skipped == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
