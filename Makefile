@@ -25,7 +25,7 @@ check: ## Check format, lints, documentation, licences and unused dependencies
 	rustfmt --check --edition 2024 boilerplates/hello/src/main.rs
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
-	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+	cargo deny --log-level error --locked check --hide-inclusion-graph bans licenses sources
 	cargo machete
 
 bench: ## Run the micro-benchmarks
