@@ -1,5 +1,7 @@
 //! The demo application behaves as its README says: it is the origin of the other tests, so it is tested first.
 
+#![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
+
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
