@@ -1,6 +1,9 @@
 # Every task of this project. `make` alone tells them; CI calls `check` and `test` and nothing else.
 
 .DEFAULT_GOAL := help
+# Programs that run in containers; cargo does not know them (see build.rs).
+PROGRAMS := boilerplates/hello/src/main.rs $(wildcard sandbox/main.rs)
+
 .PHONY: help up test check bench
 
 help: ## Tell what can be made (this text)
@@ -22,7 +25,7 @@ check: ## Check format, lints, documentation, licences and unused dependencies
 	@scripts/install.sh
 	@scripts/tools.sh cargo-deny cargo-machete
 	cargo fmt --all --check
-	rustfmt --check --edition 2024 boilerplates/hello/src/main.rs
+	rustfmt --check --edition 2024 $(PROGRAMS)
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 	cargo deny --log-level error --locked check --hide-inclusion-graph bans licenses sources

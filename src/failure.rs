@@ -103,11 +103,11 @@ impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         let text = error.render().to_string();
         if !error.use_stderr() {
-            return Self::print(&text).err().unwrap_or_else(|| Self::new(Exit::Fine, ""));
+            return Self::print(&format!("{}\n", text.trim_end())).err().unwrap_or_else(|| Self::new(Exit::Fine, ""));
         }
         let text = text.trim().strip_suffix("For more information, try '--help'.").unwrap_or(&text).trim();
         let what = text.strip_prefix("error: ").unwrap_or(text);
-        Self::new(Exit::Usage, what).hint("options stand behind their command; --help behind it tells all of them")
+        Self::new(Exit::Usage, what).hint("--help behind a command tells what it takes")
     }
 }
 

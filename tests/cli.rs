@@ -27,18 +27,22 @@ struct Stub {
 }
 
 impl Stub {
-    fn new(status: u16, kind: &'static str, body: impl ToString) -> Self {
+    fn new(status: u16, kind: &str, body: impl ToString) -> Self {
+        Self::with(status, kind, "", body)
+    }
+
+    fn with(status: u16, kind: &str, headers: &str, body: impl ToString) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (notes, body) = (Arc::clone(&asked), body.to_string());
+        let head = format!("HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nConnection: close\r\n{headers}\r\n");
+        let (notes, answer) = (Arc::clone(&asked), head + &body.to_string());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 notes.lock().unwrap().push(read(&stream));
-                let head = format!("HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n");
                 // Some tests leave early.
-                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+                let _ = stream.write_all(answer.as_bytes());
             }
         });
         Self { url, asked }
@@ -179,8 +183,10 @@ fn a_control_plane_that_is_not_there_ends_with_69_and_says_where_it_was_looked_f
 
     let stranger = Stub::new(200, "text/html", "<h1>hello</h1>");
     fails(&stranger.run(&["status"]), 69, &["no Dormouse", "hint: "]);
-    let stranger = Stub::new(302, "text/html", "");
+    let elsewhere = Stub::json(&json!({"apps": []}));
+    let stranger = Stub::with(302, "text/html", &format!("Location: {}/api/v1/apps\r\n", elsewhere.url), "");
     fails(&stranger.run(&["status"]), 69, &["no Dormouse", "hint: "]);
+    assert!(elsewhere.asked.lock().unwrap().is_empty(), "a token is not carried on");
 }
 
 #[test]
@@ -321,6 +327,9 @@ fn logs_are_results() {
     assert_eq!(stub.asked().line, "GET /api/v1/apps/hello/environments/test/logs?tail=7&follow=true HTTP/1.1");
     let output = Stub::stream(&lines).run(&["logs", "hello", "--json"]);
     assert_eq!(out(&output), format!("{}\n{}\n", lines[0], lines[2]));
+    let cut = Stub::new(200, "application/x-ndjson", format!("{}\n{{\"stderr\":fal", lines[0]));
+    let output = cut.run(&["logs", "hello"]);
+    assert_eq!((code(&output), out(&output)), (69, "one\n"), "{}", err(&output));
 }
 
 #[test]
