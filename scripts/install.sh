@@ -6,6 +6,9 @@
 # it may not act it prints the command for whoever may, and ends with 77.
 set -eu
 
+# Where dockerd and usermod are, which is not in everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
+
 readonly START_SECONDS=60
 readonly LOG=/var/log/dockerd.log
 
