@@ -1,2 +1,25 @@
-//! The program.
-fn main() {}
+//! The program: parse, build, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use dormouse::cli::{Cli, Command};
+use dormouse::failure::Failure;
+use dormouse::{app, client, config};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match Cli::try_parse().map_err(Failure::from).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Up(args) => app::run_up(config::up(args)?),
+        Command::Client(command) => client::run(command),
+    }
+}

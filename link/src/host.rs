@@ -160,7 +160,7 @@ mod tests {
         #[test]
         fn a_parsed_host_parses_to_itself(text in "\\PC{0,40}") {
             if let Ok(host) = text.parse::<Host>() {
-                prop_assert_eq!(host.as_str().parse::<Host>().ok(), Some(host.clone()));
+                prop_assert_eq!(host.as_str().parse::<Host>().ok(), Some(host));
             }
         }
     }

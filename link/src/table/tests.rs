@@ -56,7 +56,7 @@ proptest! {
     fn applying_the_difference_of_two_tables_leads_from_one_to_the_other(a in any_table(), mut b in any_table()) {
         b.generation = Generation(a.generation.0 + b.generation.0);
         let update = a.diff(&b);
-        let mut applied = a.clone();
+        let mut applied = a;
         prop_assert_eq!(applied.apply(update.clone()), Ok(Vec::new()));
         prop_assert_eq!(&applied, &b);
         // Repeating is harmless: objects are whole.

@@ -1,0 +1,35 @@
+# Every task of this project. `make` alone tells them; CI calls `check` and `test` and nothing else.
+
+.DEFAULT_GOAL := help
+# Programs that run in containers; cargo does not know them (see build.rs).
+PROGRAMS := boilerplates/hello/src/main.rs $(wildcard sandbox/main.rs)
+
+.PHONY: help up test check bench
+
+help: ## Tell what can be made (this text)
+	@awk 'BEGIN { FS = ":.*## "; print "make TARGET, where TARGET is one of" } \
+		/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## Install what is missing, build, and run Dormouse with the demo application; Ctrl-C stops it
+	@scripts/install.sh
+	cargo build --release --locked
+	@exec scripts/with-docker.sh "$${CARGO_TARGET_DIR:-target}/release/dormouse" up --demo
+
+test: ## Run all tests, those on real Docker and real git too
+	@scripts/install.sh
+	@scripts/tools.sh cargo-nextest
+	scripts/with-docker.sh cargo nextest run --workspace --locked
+	cargo test --workspace --locked --doc --quiet
+
+check: ## Check format, lints, documentation, licences and unused dependencies
+	@scripts/install.sh
+	@scripts/tools.sh cargo-deny cargo-machete
+	cargo fmt --all --check
+	rustfmt --check --edition 2024 $(PROGRAMS)
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+	cargo deny --log-level error --locked check --hide-inclusion-graph bans licenses sources
+	cargo machete
+
+bench: ## Run the micro-benchmarks
+	cargo bench --workspace --locked

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Installs the named development tools, each in its one pinned version, where that version is not there already.
+#   scripts/tools.sh cargo-nextest cargo-deny cargo-machete
+set -eu
+
+version_of() {
+    case $1 in
+        cargo-nextest) echo 0.9.143 ;;
+        cargo-deny) echo 0.20.2 ;;
+        cargo-machete) echo 0.9.2 ;;
+        *)
+            echo "error: no version is pinned for $1" >&2
+            echo "hint: add it to version_of in $0" >&2
+            exit 64
+            ;;
+    esac
+}
+
+# The first thing that looks like a version in what the tool says of itself.
+installed() {
+    cargo "${1#cargo-}" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1
+}
+
+# A tool's build must not fill, or be confused by, the target folder of this project.
+unset CARGO_TARGET_DIR
+
+for tool in "$@"; do
+    version=$(version_of "$tool")
+    if [ "$(installed "$tool")" != "$version" ]; then
+        echo "installing $tool $version with cargo (once; takes some minutes)" >&2
+        cargo install --locked "$tool@$version"
+    fi
+done

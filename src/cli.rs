@@ -1,0 +1,291 @@
+//! The command line: what can be said, and what a word means. What it leads to is in `app` and `client`.
+//!
+//! Names, durations and variables are parsed here, so that a mistake is told before anything is asked of anyone.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use dormouse_link::{Host, Label};
+
+/// The longest time a setting may have: a year.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Ingress/edge proxy with an embedded control plane, for Docker applications
+#[derive(Debug, Parser)]
+#[command(name = "dormouse", version, arg_required_else_help = true, subcommand_required = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane and an edge in one process
+    Up(UpArgs),
+    /// Ask something of a control plane that runs.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// Where and how `up` serves.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Folder of everything that is kept [default: $XDG_DATA_HOME/dormouse or ~/.local/share/dormouse]
+    #[arg(long, value_name = "DIR", env = "DORMOUSE_DATA")]
+    pub data: Option<PathBuf>,
+    /// Where to serve HTTP; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
+    /// Where to serve HTTPS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
+    pub https: SocketAddr,
+    /// Where to serve the API and git
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    pub api: SocketAddr,
+    /// Where to serve health and metrics to operators
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001")]
+    pub admin: SocketAddr,
+    /// Domain under which applications get their names
+    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
+    pub zone: Host,
+    /// Make and push the application `hello`, to have something to look at
+    #[arg(long)]
+    pub demo: bool,
+    /// The Docker Engine: unix:///PATH, tcp://HOST:PORT or http://HOST:PORT [default: /var/run/docker.sock]
+    #[arg(long, value_name = "ADDR", env = "DOCKER_HOST")]
+    pub engine: Option<String>,
+    /// Worker threads of the edge [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+}
+
+/// What can be asked of a control plane.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Create, list and delete applications
+    App {
+        /// Whom to ask.
+        #[command(flatten)]
+        api: ApiArgs,
+        /// What to do with them.
+        #[command(subcommand)]
+        command: AppCommand,
+    },
+    /// Build and deploy the head of an environment's branch; to live: the image that Test runs
+    Deploy(TargetArgs),
+    /// Show environments: state, deployment, addresses
+    Status {
+        /// Only this application, with all its details
+        name: Option<Label>,
+        /// Whom to ask.
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Show what the containers of an environment wrote
+    Logs {
+        /// Whose logs.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Go on showing new lines
+        #[arg(short, long)]
+        follow: bool,
+        /// How many of the last lines to begin with
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=100_000))]
+        tail: u32,
+    },
+    /// Put an environment to sleep now
+    Sleep(TargetArgs),
+    /// Wake an environment now
+    Wake(TargetArgs),
+    /// Change an environment
+    Environment {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: EnvironmentCommand,
+    },
+}
+
+/// What can be done with applications.
+#[derive(Debug, Subcommand)]
+pub enum AppCommand {
+    /// Create an application with the environments test and live
+    Create {
+        /// Its name: a-z, 0-9 and -, at most 40
+        name: Label,
+    },
+    /// List all applications
+    List,
+    /// Delete an application with its environments, containers, images and code
+    Delete {
+        /// Its name
+        name: Label,
+    },
+}
+
+/// What can be done with an environment.
+#[derive(Debug, Subcommand)]
+pub enum EnvironmentCommand {
+    /// Change settings and variables
+    Set(SetArgs),
+}
+
+/// One environment of one application.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// The application
+    pub name: Label,
+    /// The environment
+    #[arg(short, long, value_name = "NAME", default_value = "test")]
+    pub environment: Label,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+/// What to change of an environment. What is not named stays.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub struct SetArgs {
+    /// Which environment.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Sleep after that long without a request: 2s, 15m, 1h … or never
+    #[arg(long, value_name = "TIME", group = "change")]
+    pub sleep_after: Option<SleepAfter>,
+    /// How long a new container may take until it answers
+    #[arg(long, value_name = "TIME", group = "change", value_parser = duration)]
+    pub ready_within: Option<Duration>,
+    /// Set a variable, from the next deployment on; may be given several times
+    #[arg(long = "variable", value_name = "KEY=VALUE", group = "change")]
+    pub variables: Vec<Variable>,
+    /// Remove a variable, from the next deployment on; may be given several times
+    #[arg(long = "remove-variable", value_name = "KEY", group = "change", value_parser = variable_name)]
+    pub removed: Vec<String>,
+}
+
+/// Where the control plane is, and how its answers are shown.
+#[derive(Clone, Debug, Args)]
+pub struct ApiArgs {
+    /// The control plane's API [default: what DIR/api.addr says, else http://127.0.0.1:9000]
+    #[arg(long, value_name = "URL", env = "DORMOUSE_API", global = true, help_heading = "Control plane")]
+    pub api: Option<String>,
+    /// Token that proves who asks [default: what DIR/admin.token holds]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "DORMOUSE_TOKEN",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Control plane"
+    )]
+    pub token: Option<String>,
+    /// Data folder of a control plane on this machine [default: as for `dormouse up`]
+    #[arg(long, value_name = "DIR", env = "DORMOUSE_DATA", global = true, help_heading = "Control plane")]
+    pub data: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// When an idle environment falls asleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SleepAfter {
+    /// It stays awake.
+    Never,
+    /// After that long without a request.
+    Idle(Duration),
+}
+
+impl FromStr for SleepAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" { Ok(Self::Never) } else { duration(text).map(Self::Idle) }
+    }
+}
+
+/// A variable and the value it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value, exactly as it was given.
+    pub value: String,
+}
+
+impl FromStr for Variable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or("a variable is given as KEY=VALUE")?;
+        Ok(Self { name: variable_name(name)?, value: value.to_owned() })
+    }
+}
+
+fn variable_name(name: &str) -> Result<String, String> {
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.bytes().next().is_none_or(|first| first.is_ascii_digit()) || !name.bytes().all(rest) {
+        return Err("a variable's name has letters, digits and _, and begins with no digit".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
+/// A whole number and its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a time is a number and its unit: 500ms, 2s, 15m, 1h, 7d".to_owned();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let duration = Duration::from_millis(number.saturating_mul(unit_ms));
+    if duration.is_zero() || duration > DURATION_MAX {
+        return Err("a time is more than nothing and at most 365d".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_has_a_number_and_a_unit() {
+        for (text, milliseconds) in [("500ms", 500), ("2s", 2_000), ("15m", 900_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        assert_eq!("7d".parse(), Ok(SleepAfter::Idle(Duration::from_secs(7 * 86_400))));
+        assert_eq!("never".parse(), Ok(SleepAfter::Never));
+        for bad in ["", "5", "s", "-1s", "1.5h", "1 h", "1w", "0s", "366d", "99999999999999999999s", "Never", "é"] {
+            assert!(bad.parse::<SleepAfter>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_keeps_its_value_as_it_is() {
+        let variable = |name: &str, value: &str| Variable { name: name.to_owned(), value: value.to_owned() };
+        assert_eq!("A=b=c ".parse(), Ok(variable("A", "b=c ")));
+        assert_eq!("_a1=".parse(), Ok(variable("_a1", "")));
+        for bad in ["A", "=b", "1A=b", "A-B=c", "A B=c", "é=c"] {
+            assert!(bad.parse::<Variable>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Settings and variables of an environment.
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::answer::Environment;
+use super::api::Api;
+use super::{Format, show};
+use crate::cli::{SetArgs, SleepAfter};
+use crate::failure::Failure;
+
+/// Changes what was named, and shows what is true then.
+pub(super) async fn set(args: &SetArgs) -> Result<(), Failure> {
+    let api = Api::new(&args.target.api)?;
+    let path = format!("/apps/{}/environments/{}", args.target.name, args.target.environment);
+    let (text, environment): (_, Environment) = api.document(Method::PATCH, &path, Some(&change(args))).await?;
+    if api.format == Format::Json {
+        return Failure::print(&format!("{text}\n"));
+    }
+    let pairs = [
+        ["environment".to_owned(), environment.name],
+        ["sleeps after".to_owned(), environment.sleep_after_ms.map_or_else(|| "never".to_owned(), show::span)],
+        ["ready within".to_owned(), show::span(environment.ready_within_ms)],
+    ];
+    Failure::print(&show::pairs(pairs))?;
+    if !args.variables.is_empty() || !args.removed.is_empty() {
+        show::note("variables count from the next deployment on");
+    }
+    Ok(())
+}
+
+fn change(args: &SetArgs) -> Value {
+    let mut change = Map::new();
+    match args.sleep_after {
+        None => {}
+        Some(SleepAfter::Never) => drop(change.insert("sleep_after_ms".to_owned(), Value::Null)),
+        Some(SleepAfter::Idle(after)) => drop(change.insert("sleep_after_ms".to_owned(), milliseconds(after))),
+    }
+    if let Some(within) = args.ready_within {
+        change.insert("ready_within_ms".to_owned(), milliseconds(within));
+    }
+    let set = args.variables.iter().map(|variable| (variable.name.clone(), json!(variable.value)));
+    let variables: Map<_, _> = set.chain(args.removed.iter().map(|name| (name.clone(), Value::Null))).collect();
+    if !variables.is_empty() {
+        change.insert("variables".to_owned(), Value::Object(variables));
+    }
+    Value::Object(change)
+}
+
+fn milliseconds(duration: std::time::Duration) -> Value {
+    json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}

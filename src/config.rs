@@ -1,0 +1,157 @@
+//! What was said, by flags and variables, becomes a configuration that makes sense; or a failure before anything runs.
+//!
+//! The only place that reads the process's variables, besides clap.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use dormouse_link::Host;
+
+use crate::cli::UpArgs;
+use crate::failure::{Exit, Failure};
+
+/// What `dormouse up` runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpConfig {
+    /// Folder of everything that is kept.
+    pub data: PathBuf,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Where HTTPS is served.
+    pub https: SocketAddr,
+    /// Where the API and git are served.
+    pub api: SocketAddr,
+    /// Where operators get health and metrics.
+    pub admin: SocketAddr,
+    /// Domain of the platform's own names.
+    pub zone: Host,
+    /// Whether there is to be a demo application.
+    pub demo: Demo,
+    /// The Docker Engine's address; `None`: where it is by default.
+    pub engine: Option<String>,
+    /// Worker threads of the edge; at least one.
+    pub workers: usize,
+}
+
+/// Whether `up` makes and pushes the demo application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demo {
+    /// Only what people push.
+    Without,
+    /// The application `hello` is made, if it is not there, and pushed.
+    Hello,
+}
+
+/// Checks what was said to `up`.
+pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
+    let listeners = [("--http", args.http), ("--https", args.https), ("--api", args.api), ("--admin", args.admin)];
+    for (at, (flag, address)) in listeners.iter().enumerate() {
+        if let Some((other, _)) = listeners[..at].iter().find(|(_, other)| address.port() != 0 && address == other) {
+            let what = format!("{other} and {flag} are both {address}");
+            return Err(Failure::new(Exit::Configuration, what).hint("give each an address of its own"));
+        }
+    }
+    if let Some(engine) = &args.engine {
+        check_engine(engine)?;
+    }
+    Ok(UpConfig {
+        data: data_folder(args.data)?,
+        http: args.http,
+        https: args.https,
+        api: args.api,
+        admin: args.admin,
+        zone: args.zone,
+        demo: if args.demo { Demo::Hello } else { Demo::Without },
+        engine: args.engine,
+        workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
+    })
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+fn check_engine(engine: &str) -> Result<(), Failure> {
+    let known = ["unix:///", "tcp://", "http://"];
+    if known.iter().any(|scheme| engine.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
+        return Ok(());
+    }
+    let what = format!("no way to a Docker Engine at {engine:?} (--engine, DOCKER_HOST)");
+    Err(Failure::new(Exit::Configuration, what).hint("give unix:///PATH, tcp://HOST:PORT or http://HOST:PORT"))
+}
+
+/// The data folder: the one that was named, or the place where a program of this user keeps its data.
+pub fn data_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    named.or_else(|| default_data_folder(variable("XDG_DATA_HOME"), variable("HOME"))).ok_or_else(|| {
+        Failure::new(
+            Exit::Configuration,
+            "there is no place for the data folder: neither XDG_DATA_HOME nor HOME is set",
+        )
+        .hint("name one with --data DIR")
+    })
+}
+
+/// A path that is not absolute counts for nothing, as the XDG base directory specification wants it.
+fn default_data_folder(data_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let absolute = |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+    let base = data_home.and_then(absolute).or_else(|| Some(home.and_then(absolute)?.join(".local/share")))?;
+    Some(base.join("dormouse"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where configuration is read")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parsed(words: &[&str]) -> Result<UpConfig, Failure> {
+        let cli = Cli::try_parse_from(["dormouse", "up", "--data", "/d"].iter().chain(words)).unwrap();
+        let Command::Up(args) = cli.command else { panic!("{words:?} is no `up`") };
+        up(args)
+    }
+
+    #[test]
+    fn defaults_are_loopback_only() {
+        let config = parsed(&["--engine", "unix:///run/x.sock"]).unwrap();
+        for address in [config.http, config.https, config.api, config.admin] {
+            assert!(address.ip().is_loopback());
+        }
+        assert_eq!(config.zone.as_str(), "localhost");
+        assert_eq!(config.demo, Demo::Without);
+        assert!(config.workers >= 1);
+    }
+
+    #[test]
+    fn two_listeners_on_one_address_are_refused_and_port_0_is_none() {
+        let same = ["--http", "127.0.0.1:9000", "--engine", "unix:///x"];
+        assert_eq!(parsed(&same).unwrap_err().exit(), Exit::Configuration);
+        let free = ["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--engine", "unix:///x"];
+        assert!(parsed(&free).is_ok());
+    }
+
+    #[test]
+    fn an_engine_that_cannot_be_reached_that_way_is_refused() {
+        for bad in ["ssh://host", "/var/run/docker.sock", "unix:///", "tcp://", ""] {
+            assert_eq!(parsed(&["--engine", bad]).unwrap_err().exit(), Exit::Configuration, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_data_folder_follows_xdg() {
+        let folder = |data: Option<&str>, home: Option<&str>| {
+            default_data_folder(data.map(OsString::from), home.map(OsString::from))
+        };
+        assert_eq!(folder(Some("/x"), Some("/h")), Some("/x/dormouse".into()));
+        assert_eq!(folder(Some("x"), Some("/h")), Some("/h/.local/share/dormouse".into()));
+        assert_eq!(folder(None, Some("/h")), Some("/h/.local/share/dormouse".into()));
+        assert_eq!(folder(None, Some("")), None);
+        assert_eq!(folder(None, None), None);
+    }
+}
