@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -140,10 +140,7 @@ fn write(file: FileRotate<AppendCount>, queued: &Receiver<Record>) {
                 line.push(b'\n');
                 failing = failing.note(file.write_all(&line));
             }
-            next = match queued.try_recv() {
-                Ok(record) => Some(record),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = queued.try_recv().ok();
         }
         failing = failing.note(file.flush());
     }

@@ -35,6 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) attempt: Attempt,
     pub(crate) body_bytes: u64,
     pub(crate) held: Option<Duration>,
+    /// Until when it may be held, and what it is told then.
+    pub(crate) patience: (Instant, Reason),
     pub(crate) refused: Option<Reason>,
     pub(crate) record: Record,
 }
@@ -94,10 +96,11 @@ impl Exchange {
             began: Instant::now(),
             cell: None,
             flight: None,
-            tried: Tried::default(),
+            tried: Tried::new(edge.limits.retries + 1),
             attempt: Attempt::Fresh,
             body_bytes: 0,
             held: None,
+            patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
             refused: None,
             record,
         }
@@ -143,6 +146,15 @@ impl Drop for Exchange {
         self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
         self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);
         self.edge.access.say(self.record.clone());
+    }
+}
+
+/// A browser that opens a page is shown soon that it has to wait; everybody else just waits.
+fn patience(edge: &Edge, reader: Reader) -> (Instant, Reason) {
+    let now = Instant::now();
+    match reader {
+        Reader::Navigation => (now + edge.limits.hold_navigation, Reason::Waking),
+        Reader::Html | Reader::Program => (now + edge.limits.hold, Reason::WakeTimeout),
     }
 }
 

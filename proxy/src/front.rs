@@ -27,7 +27,7 @@ use crate::lane::pingora::Lane;
 use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport};
 use gate::Gate;
-use head::{Head, Kind, Reader};
+use head::{Head, Kind};
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -74,7 +74,8 @@ async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, facts: Facts
         Decision::Answer(reason) => reason,
         Decision::Route(cell) => {
             exchange.cell = Some(Arc::clone(&cell));
-            let patience = patience(head, exchange.began, edge);
+            let connect = exchange.began + edge.limits.connect_total;
+            let patience = Patience { wake: exchange.patience, connect };
             let admitted = {
                 let left = pin!(conn.departed(head.bytes));
                 admit(edge, &cell, &exchange.tried, patience, left).await
@@ -99,15 +100,6 @@ async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, facts: Facts
     }
 }
 
-fn patience(head: &Head, began: Instant, edge: &Edge) -> Patience {
-    let limits = &edge.limits;
-    let wake = match head.reader {
-        Reader::Navigation => (began + limits.hold_navigation, Reason::Waking),
-        Reader::Html | Reader::Program => (began + limits.hold, Reason::WakeTimeout),
-    };
-    Patience { wake, connect: began + limits.connect_total }
-}
-
 async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, reason: Reason) -> After {
     exchange.refuse(reason);
     let words = Answer::refusal(reason, exchange);
@@ -124,6 +116,8 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     session.set_read_timeout(Some(body_gap));
     session.set_write_timeout(Some(limits.client_write));
     session.set_total_drain_timeout(Some(limits.linger));
+    // An answer before the body's end (a 100 is one to Pingora) does not end the connection: the fence knows what is unread.
+    session.set_close_on_response_before_downstream_finish(false);
     session.set_connection_user_context(Some(exchange));
     match worker.lane.process_new_http(session, &worker.edge.stopping).await {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {

@@ -178,7 +178,7 @@ impl Proxy {
             let tls = Arc::clone(&tls);
             let sockets = Sockets { http: http.pop(), https: https.pop().map(|socket| (socket, tls)) };
             let (edge, stop) = (edge(), stop_heard.clone());
-            proxy.workers.start(format!("dormouse-edge-{number}"), move || work(&sockets, &edge, &stop))?;
+            proxy.workers.start(format!("dormouse-edge-{number}"), move || work(sockets, &edge, &stop))?;
         }
         Ok(proxy)
     }

@@ -38,8 +38,10 @@ impl Live {
 /// A map by host name, of which readers see each change whole.
 pub(crate) struct Hosts<V> {
     hash: RandomState,
-    shards: Box<[ArcSwapOption<HashMap<Box<str>, V, RandomState>>]>,
+    shards: Box<[Shard<V>]>,
 }
+
+type Shard<V> = ArcSwapOption<HashMap<Box<str>, V, RandomState>>;
 
 impl<V: Clone> Hosts<V> {
     pub(crate) fn new() -> Self {
@@ -66,7 +68,7 @@ impl<V: Clone> Hosts<V> {
         shard.store((!map.is_empty()).then(|| Arc::new(map)));
     }
 
-    fn shard(&self, host: &str) -> &ArcSwapOption<HashMap<Box<str>, V, RandomState>> {
+    fn shard(&self, host: &str) -> &Shard<V> {
         &self.shards[self.hash.hash_one(host) as usize % SHARDS]
     }
 }

@@ -52,8 +52,7 @@ impl Scheme {
 /// Whether a client's field of that name is dropped.
 pub(crate) fn is_reserved_for_proxies(name: &[u8]) -> bool {
     let prefixed = |prefix: &&str| name.get(..prefix.len()).is_some_and(|begin| canonical_eq(begin, prefix));
-    RESERVED.iter().any(|reserved| canonical_eq(name, reserved))
-        || RESERVED_PREFIXES.iter().any(|prefix| prefixed(&prefix))
+    RESERVED.iter().any(|reserved| canonical_eq(name, reserved)) || RESERVED_PREFIXES.iter().any(prefixed)
 }
 
 /// Whether an application may take `name` for the (lower-case) field `field`.

@@ -130,7 +130,7 @@ impl Reason {
                 (503, "empty", "Nothing deployed yet", "This site has not been deployed yet.", None, Application)
             }
             Self::NoEndpoint => {
-                (503, "no_endpoint", "Not available", "This site is not available right now.", Some(LATER), Operator)
+                (503, "no_endpoint", "Not available", "This site is not available right now.", Some(LATER), Application)
             }
             Self::ConnectFailed => {
                 (502, "connect_failed", "Bad gateway", "This site does not answer.", None, Application)
@@ -147,7 +147,7 @@ impl Reason {
                 (504, "response_timeout", "Gateway timeout", "This site took too long to answer.", None, Application)
             }
             Self::Stopping => {
-                (503, "stopping", "Restarting", "This server is restarting. Please try again.", Some(1), Operator)
+                (503, "stopping", "Restarting", "This server is restarting. Please try again.", Some(1), Application)
             }
             Self::Internal => {
                 (500, "internal", "Internal error", "Something went wrong on this server.", None, Operator)

@@ -8,7 +8,6 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,10 +68,10 @@ pub(crate) struct Sockets {
 }
 
 /// The life of a worker thread: serves until told to stop, and again after a panic.
-pub(crate) fn work(sockets: &Sockets, edge: &Arc<Edge>, stop: &watch::Receiver<Stop>) {
+pub(crate) fn work(mut sockets: Sockets, edge: &Arc<Edge>, stop: &watch::Receiver<Stop>) {
     loop {
-        let run = || block_on(run(sockets, Arc::clone(edge), stop.clone()));
-        match std::panic::catch_unwind(AssertUnwindSafe(run)) {
+        let mut run = || block_on(run(&mut sockets, Arc::clone(edge), stop.clone()));
+        match std::panic::catch_unwind(AssertUnwindSafe(&mut run)) {
             Ok(Ok(Ok(()))) => return,
             Ok(Ok(Err(error)) | Err(error)) => error!(%error, "a worker could not serve"),
             Err(_) => error!("a worker panicked"),
@@ -90,7 +89,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     Ok(LocalSet::new().block_on(&runtime, future))
 }
 
-async fn run(sockets: &Sockets, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
+async fn run(sockets: &mut Sockets, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
     // Bound early, served late: until the first table was applied, connections wait in the sockets' queues.
     let mut ready = edge.ready.clone();
     tokio::select! {
@@ -106,14 +105,13 @@ async fn run(sockets: &Sockets, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>
     };
     let http = sockets.http.as_ref().map(|listener| accept(listener, None)).transpose()?;
     let https = sockets.https.as_ref().map(|(listener, tls)| accept(listener, Some(Arc::clone(tls)))).transpose()?;
-    let mut http = pin!(optional(http));
-    let mut https = pin!(optional(https));
     // Accepting never ends by itself; dropping it loses nothing that was accepted.
     let stop = tokio::select! {
-        () = &mut http => return Ok(()),
-        () = &mut https => return Ok(()),
+        () = optional(http) => return Ok(()),
+        () = optional(https) => return Ok(()),
         stop = stop.wait_for(Stop::is_asked) => stop.map(|stop| *stop).unwrap_or(Stop::At(Instant::now())),
     };
+    *sockets = Sockets { http: None, https: None };
     drop(ended);
     if let Stop::At(deadline) = stop {
         let _ = tokio::time::timeout_at(deadline, running.closed()).await;

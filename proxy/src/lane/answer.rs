@@ -1,6 +1,7 @@
 //! Writes an answer of our own on a connection, and says whether the connection can go on.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use http::Method;
 use tokio::io::AsyncWriteExt;
@@ -75,6 +76,7 @@ pub(crate) async fn answer(conn: &mut Conn, head: Option<&Head>, answer: &Answer
     let after = if head.filter(reusable).is_some() && !stopping { After::Keep } else { After::Close };
     let bytes = answer.bytes(head.map(|head| &head.method), after);
     exchange.record.status = answer.status;
+    exchange.wire.received.store(head.map_or(0, |head| head.bytes as u64), Ordering::Relaxed);
     let written = timeout(exchange.edge.limits.client_write, async {
         conn.write_all(bytes.as_bytes()).await?;
         conn.flush().await

@@ -23,7 +23,7 @@ use crate::config::Limits;
 use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in_request};
 use crate::decide::refuse::Reason;
 use crate::exchange::{Attempt, Exchange, millis};
-use crate::front::head::Form;
+use crate::front::head::{Form, Kind};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
 
@@ -155,6 +155,10 @@ impl ProxyHttp for Lane {
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
+        if response.status == 101 && exchange.kind != Kind::WebSocket {
+            // Pingora lets it pass where neither side asked.
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for").into_up());
+        }
         for name in dropped_from_response(&response.headers, response.status.as_u16()) {
             response.remove_header(&name);
         }
@@ -172,7 +176,6 @@ impl ProxyHttp for Lane {
     ) -> Result<()> {
         let exchange = ours(context)?;
         if response.status == 101 {
-            // Pingora has refused it by now if the client did not ask for it.
             exchange.wire.upgraded.store(true, Ordering::Relaxed);
         }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
@@ -254,8 +257,7 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);
-    let wake = (exchange.began + edge.limits.hold, Reason::WakeTimeout);
-    let patience = Patience { wake, connect: first + edge.limits.connect_total };
+    let patience = Patience { wake: exchange.patience, connect: first + edge.limits.connect_total };
     match admit(&edge, &cell, &exchange.tried, patience, pin!(pending())).await {
         Ok(admitted) => {
             exchange.board(admitted);

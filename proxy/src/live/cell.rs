@@ -100,13 +100,19 @@ pub(crate) enum Choice {
 }
 
 /// Which endpoints could not be connected to, of one version of a cell.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tried {
     version: Generation,
     instances: Vec<InstanceId>,
+    /// How many of one version are tried.
+    max: usize,
 }
 
 impl Tried {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { version: Generation::default(), instances: Vec::new(), max }
+    }
+
     /// Notes a failure.
     pub(crate) fn note(&mut self, flight: &Flight) {
         if self.version != flight.offer.version {
@@ -117,7 +123,7 @@ impl Tried {
     }
 
     fn has(&self, version: Generation, instance: &InstanceId) -> bool {
-        self.version == version && self.instances.contains(instance)
+        self.version == version && (self.instances.len() >= self.max || self.instances.contains(instance))
     }
 }
 
@@ -212,3 +218,6 @@ impl Drop for Flight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

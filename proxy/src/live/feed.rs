@@ -31,6 +31,8 @@ pub(crate) struct Feed {
     table: Rc<RefCell<Table>>,
     cells: HashMap<EnvironmentId, Arc<Cell>>,
     drains: Drains,
+    /// Environments whose cell may be needed no more.
+    orphans: Vec<EnvironmentId>,
     wants: Wants,
     activity: Activity,
     /// The rejections are of every update since the last one that was taken.
@@ -52,6 +54,7 @@ impl Feed {
             table,
             cells: HashMap::new(),
             drains: Drains::default(),
+            orphans: Vec::new(),
             wants: Wants::default(),
             activity: Activity::default(),
             acked: None,
@@ -88,6 +91,7 @@ impl Feed {
                     offer(&reports, self.wants.report());
                     offer(&reports, self.activity.report(&self.signals));
                     self.drains.period();
+                    self.forget();
                     self.say_drained(&reports);
                 }
                 () = self.signals.poke.notified() => {
@@ -170,10 +174,14 @@ impl Feed {
         let object = self.table.borrow().objects.get(&id).cloned();
         match (id, object.map(|object| (object.version, object.body))) {
             (ObjectId::Route(host), Some((_, Body::Route(route)))) => {
+                self.unroute(host.as_str());
                 let cell = Arc::clone(self.cell(&route.environment));
                 self.live.routes.set(host.as_str(), Some(cell));
             }
-            (ObjectId::Route(host), _) => self.live.routes.set(host.as_str(), None),
+            (ObjectId::Route(host), _) => {
+                self.unroute(host.as_str());
+                self.live.routes.set(host.as_str(), None);
+            }
             (ObjectId::Certificate(host), Some((_, Body::Certificate(certificate)))) => {
                 self.live.certificates.set(host.as_str(), Some(certificate));
             }
@@ -194,10 +202,30 @@ impl Feed {
                 let cell = self.cells.get(&id).map(Arc::clone)?;
                 cell.swap(Offer { version: generation, environment: None, instances: Vec::new() });
                 self.drains.changed(&cell);
+                self.orphans.push(id);
                 return Some(cell);
             }
         }
         None
+    }
+
+    fn unroute(&mut self, host: &str) {
+        self.orphans.extend(self.live.routes.get(host).map(|cell| cell.id.clone()));
+    }
+
+    /// Lets go of cells that the table does not have, and that neither a route nor a request nor a list holds.
+    fn forget(&mut self) {
+        let cells = &mut self.cells;
+        self.orphans.retain(|id| match cells.get(id) {
+            Some(cell) if cell.offer().environment.is_none() => {
+                let held = Arc::strong_count(cell) > 1;
+                if !held {
+                    cells.remove(id);
+                }
+                held
+            }
+            _ => false,
+        });
     }
 
     fn cell(&mut self, id: &EnvironmentId) -> &Arc<Cell> {

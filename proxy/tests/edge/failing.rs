@@ -80,6 +80,7 @@ async fn a_stream_may_be_silent_for_longer() {
     assert!(client.until(b"data: second\n\n").await.is_some());
     socket.send("still here").await;
     assert_eq!(socket.take(10).await.expect("the echo"), b"still here");
+    drop(socket);
     world.stop().await;
 }
 

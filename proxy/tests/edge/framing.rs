@@ -1,5 +1,7 @@
 //! One message at a time: what the client's bytes are split into is what the origin gets, and nothing slips past the gate.
 
+use std::time::Duration;
+
 use crate::world::origin::Origin;
 use crate::world::{World, until};
 
@@ -81,7 +83,9 @@ async fn p10_a_pipelined_request_does_not_disturb_a_running_one() {
 
 #[tokio::test]
 async fn p11_an_early_answer_leaves_no_unread_body_behind() {
-    let (world, origin) = world().await;
+    let mut world = World::with(|config| config.limits.body_gap = Duration::from_millis(100)).await;
+    let origin = Origin::start("one").await;
+    world.serve("a.example", &[&origin]).await;
     let mut client = world.client().await;
     client.send("POST /early HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\n").await;
     assert_eq!(client.response().await.text(), "early");
@@ -179,5 +183,17 @@ async fn p19_answers_without_a_body_do_not_wait_for_one() {
     assert_eq!(client.response_to("HEAD").await.field("content-length").as_deref(), Some("10"));
     assert_eq!(client.get("a.example", "/none").await.status, 204);
     assert_eq!(client.get("a.example", "/").await.text(), "one");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn p11_an_early_answer_whose_body_comes_later_leaves_a_good_connection() {
+    let (world, origin) = world().await;
+    let mut client = world.client().await;
+    client.send("POST /early HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "early");
+    client.send("GET /smuggled HTTP/1.1\r\nHost: a.example\r\n\r\n".repeat(3000).split_at(100_000).0).await;
+    assert_eq!(client.get("a.example", "/next").await.text(), "one");
+    assert!(!paths(&origin).contains(&"/smuggled".to_owned()));
     world.stop().await;
 }

@@ -7,61 +7,61 @@ use tokio::net::TcpStream;
 
 use super::soon;
 
-pub struct Client<S = TcpStream> {
-    pub stream: S,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Response {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn field(&self, name: &str) -> Option<String> {
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
         field(&self.head, name).into_iter().next()
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 /// Every value of a field in a head.
-pub fn field(head: &str, name: &str) -> Vec<String> {
+pub(crate) fn field(head: &str, name: &str) -> Vec<String> {
     let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
     lines.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).collect()
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.expect("the listener accepts"))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    pub fn over(stream: S) -> Self {
+    pub(crate) fn over(stream: S) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("the proxy reads");
         self.stream.flush().await.expect("the proxy reads");
     }
 
-    pub async fn get(&mut self, host: &str, path: &str) -> Response {
+    pub(crate) async fn get(&mut self, host: &str, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         self.response().await
     }
 
     /// The next answer that is not informational.
-    pub async fn response(&mut self) -> Response {
+    pub(crate) async fn response(&mut self) -> Response {
         self.response_to("GET").await
     }
 
-    pub async fn response_to(&mut self, method: &str) -> Response {
+    pub(crate) async fn response_to(&mut self, method: &str) -> Response {
         loop {
             let response = soon("a response", self.read(method)).await.expect("a response, not the connection's end");
             if response.status >= 200 || response.status == 101 {
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         if let Some(length) = field(&head, "content-length").first() {
             body = self.take(length.parse().expect("a length")).await?;
-        } else if field(&head, "transfer-encoding").first().is_some() {
+        } else if !field(&head, "transfer-encoding").is_empty() {
             loop {
                 let line = self.until(b"\r\n").await?;
                 let size = usize::from_str_radix(line.trim(), 16).expect("a chunk size");
@@ -96,11 +96,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Some(Response { status, head, body })
     }
 
-    pub async fn head(&mut self) -> Option<String> {
+    pub(crate) async fn head(&mut self) -> Option<String> {
         self.until(b"\r\n\r\n").await
     }
 
-    pub async fn until(&mut self, end: &[u8]) -> Option<String> {
+    pub(crate) async fn until(&mut self, end: &[u8]) -> Option<String> {
         loop {
             if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
                 let rest = self.buffer.split_off(at + end.len());
@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    pub async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+    pub(crate) async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < count {
             if !self.more().await {
                 return None;
@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Whether the proxy closes the connection without another byte.
-    pub async fn closed(&mut self) -> bool {
+    pub(crate) async fn closed(&mut self) -> bool {
         !soon("the connection's end", self.more()).await && self.buffer.is_empty()
     }
 

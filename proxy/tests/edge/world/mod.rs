@@ -1,8 +1,8 @@
 //! The world around a proxy: a control plane that is a test, origins that do as their path says, clients that speak raw.
 //! Everything waits for a condition with a deadline; nothing sleeps.
 
-pub mod client;
-pub mod origin;
+pub(crate) mod client;
+pub(crate) mod origin;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,30 +21,30 @@ use client::Client;
 use origin::Origin;
 
 /// Until a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits for a future that must come.
-pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
 #[derive(Clone, Default)]
-pub struct Reports {
+pub(crate) struct Reports {
     all: Arc<Mutex<Vec<Report>>>,
     came: Arc<Notify>,
 }
 
 impl Reports {
-    pub fn count(&self) -> usize {
-        self.all.lock().unwrap().len()
+    pub(crate) fn count(&self) -> usize {
+        self.all.lock().expect("no test panics with it").len()
     }
 
-    pub fn since(&self, from: usize) -> Vec<Report> {
-        self.all.lock().unwrap()[from..].to_vec()
+    pub(crate) fn since(&self, from: usize) -> Vec<Report> {
+        self.all.lock().expect("no test panics with it")[from..].to_vec()
     }
 
     /// Waits for a report that `wanted` accepts, of those from `from` on.
-    pub async fn find(&self, what: &str, from: usize, wanted: impl Fn(&Report) -> bool) -> Report {
+    pub(crate) async fn find(&self, what: &str, from: usize, wanted: impl Fn(&Report) -> bool) -> Report {
         soon(what, async {
             loop {
                 let came = self.came.notified();
@@ -58,20 +58,20 @@ impl Reports {
     }
 }
 
-pub struct World {
-    pub proxy: Option<Proxy>,
-    pub updates: mpsc::Sender<Update>,
-    pub reports: Reports,
-    pub table: Table,
+pub(crate) struct World {
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) updates: mpsc::Sender<Update>,
+    pub(crate) reports: Reports,
+    pub(crate) table: Table,
     _listening: JoinSet<()>,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config = Config { http: Some(any), admin: Some(any), workers: 2, ..Config::default() };
         change(&mut config);
@@ -83,7 +83,7 @@ impl World {
         let mut listening = JoinSet::new();
         listening.spawn(async move {
             while let Some(report) = heard.recv().await {
-                log.all.lock().unwrap().push(report);
+                log.all.lock().expect("no test panics with it").push(report);
                 log.came.notify_waiters();
             }
         });
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Sends an update and waits until it is acknowledged.
-    pub async fn send(&mut self, update: Update) {
+    pub(crate) async fn send(&mut self, update: Update) {
         let (from, generation) = (self.reports.count(), update.generation);
         self.updates.send(update).await.expect("the proxy takes updates");
         let acked = |report: &Report| matches!(report, Report::Acked { generation: acked, .. } if *acked >= generation);
@@ -103,13 +103,13 @@ impl World {
     }
 
     /// Changes the table and waits until the proxy serves it.
-    pub async fn publish(&mut self, bodies: impl IntoIterator<Item = Body>) {
+    pub(crate) async fn publish(&mut self, bodies: impl IntoIterator<Item = Body>) {
         let update = self.next(bodies);
         self.send(update).await;
     }
 
     /// The update that a change makes; it counts as published.
-    pub fn next(&mut self, bodies: impl IntoIterator<Item = Body>) -> Update {
+    pub(crate) fn next(&mut self, bodies: impl IntoIterator<Item = Body>) -> Update {
         let mut newer = self.table.clone();
         newer.generation = Generation(newer.generation.0 + 1);
         for body in bodies {
@@ -121,7 +121,7 @@ impl World {
         update
     }
 
-    pub async fn remove(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
+    pub(crate) async fn remove(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
         let mut newer = self.table.clone();
         newer.generation = Generation(newer.generation.0 + 1);
         for id in ids {
@@ -133,44 +133,44 @@ impl World {
     }
 
     /// Publishes `host` as an environment of the same name that is ready on `origins`.
-    pub async fn serve(&mut self, host: &str, origins: &[&Origin]) {
+    pub(crate) async fn serve(&mut self, host: &str, origins: &[&Origin]) {
         let environment = ready(host, 1, origins);
         self.publish([route(host), environment]).await;
     }
 
-    pub fn generation(&self) -> Generation {
+    pub(crate) fn generation(&self) -> Generation {
         self.table.generation
     }
 
-    pub fn http(&self) -> SocketAddr {
+    pub(crate) fn http(&self) -> SocketAddr {
         self.proxy.as_ref().expect("running").http().expect("an HTTP listener")
     }
 
-    pub fn admin(&self) -> SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.proxy.as_ref().expect("running").admin().expect("an admin listener")
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.http()).await
     }
 
     /// One GET on a connection of its own.
-    pub async fn get(&self, host: &str, path: &str) -> client::Response {
+    pub(crate) async fn get(&self, host: &str, path: &str) -> client::Response {
         self.client().await.get(host, path).await
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let proxy = self.proxy.take().expect("running");
         soon("the shutdown", proxy.shutdown(Duration::from_secs(5))).await;
     }
 }
 
-pub fn route(host: &str) -> Body {
+pub(crate) fn route(host: &str) -> Body {
     Body::Route(Route { host: host.parse().expect("a host"), environment: EnvironmentId::new(host) })
 }
 
 /// An environment in a state, with what it offers.
-pub fn environment(id: &str, epoch: u64, state: State, origins: &[&Origin]) -> Body {
+pub(crate) fn environment(id: &str, epoch: u64, state: State, origins: &[&Origin]) -> Body {
     let endpoint = |origin: &&Origin| Endpoint { instance: InstanceId::new(origin.name), address: origin.address };
     Body::Environment(Environment {
         id: EnvironmentId::new(id),
@@ -183,12 +183,12 @@ pub fn environment(id: &str, epoch: u64, state: State, origins: &[&Origin]) -> B
     })
 }
 
-pub fn ready(id: &str, epoch: u64, origins: &[&Origin]) -> Body {
+pub(crate) fn ready(id: &str, epoch: u64, origins: &[&Origin]) -> Body {
     environment(id, epoch, State::Ready, origins)
 }
 
 /// Waits until `true`; for conditions that nothing announces.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     soon(what, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;

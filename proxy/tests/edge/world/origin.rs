@@ -12,44 +12,42 @@ use tokio::task::JoinSet;
 use super::client::{Client, field};
 use super::until;
 
-pub struct Origin {
-    pub name: &'static str,
-    pub address: SocketAddr,
-    pub state: Arc<Seen>,
+pub(crate) struct Origin {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) state: Arc<Seen>,
     task: JoinSet<()>,
 }
 
-pub struct Seen {
+pub(crate) struct Seen {
     requests: Mutex<Vec<Request>>,
     connections: AtomicUsize,
     /// What `/slow` and `/events` wait for.
-    pub go: Semaphore,
+    pub(crate) go: Semaphore,
 }
 
 #[derive(Clone, Debug)]
-pub struct Request {
-    pub head: String,
-    pub body: Vec<u8>,
-    /// On which connection, counted from 0.
-    pub connection: usize,
+pub(crate) struct Request {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub fn field(&self, name: &str) -> Vec<String> {
+    pub(crate) fn field(&self, name: &str) -> Vec<String> {
         field(&self.head, name)
     }
 
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.head.split(' ').nth(1).expect("a path")
     }
 }
 
 impl Origin {
-    pub async fn start(name: &'static str) -> Self {
+    pub(crate) async fn start(name: &'static str) -> Self {
         Self::on(name, TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
     }
 
-    pub fn on(name: &'static str, listener: TcpListener) -> Self {
+    pub(crate) fn on(name: &'static str, listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("bound");
         let state =
             Arc::new(Seen { requests: Mutex::default(), connections: AtomicUsize::new(0), go: Semaphore::new(0) });
@@ -60,53 +58,52 @@ impl Origin {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
-                let number = seen.connections.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(connection(Client::over(stream), name, number, Arc::clone(&seen)));
+                seen.connections.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(connection(Client::over(stream), name, Arc::clone(&seen)));
             }
         });
         Self { name, address, state, task }
     }
 
     /// An address where nobody listens.
-    pub async fn down(name: &'static str) -> Self {
+    pub(crate) async fn down(name: &'static str) -> Self {
         let mut origin = Self::start(name).await;
         origin.kill().await;
         origin
     }
 
     /// Closes the listener and every connection.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.task.shutdown().await;
     }
 
-    pub fn requests(&self) -> Vec<Request> {
-        self.state.requests.lock().unwrap().clone()
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.state.requests.lock().expect("no test panics with it").clone()
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
     /// Waits until it has got so many requests in all.
-    pub async fn got(&self, count: usize) {
+    pub(crate) async fn got(&self, count: usize) {
         until("requests at the origin", || self.requests().len() >= count).await;
     }
 
     /// Lets one `/slow` answer, or one event go.
-    pub fn go(&self) {
+    pub(crate) fn go(&self) {
         self.state.go.add_permits(1);
     }
 }
 
-async fn connection(mut client: Client<TcpStream>, name: &'static str, number: usize, seen: Arc<Seen>) {
+async fn connection(mut client: Client<TcpStream>, name: &'static str, seen: Arc<Seen>) {
     while let Some(head) = client.head().await {
         let path = head.split(' ').nth(1).expect("a path").to_owned();
         if path == "/early" {
             client.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
         }
-        let body = if path == "/early" { Some(Vec::new()) } else { body(&mut client, &head).await };
-        let Some(body) = body else { return };
-        seen.requests.lock().unwrap().push(Request { head: head.clone(), body: body.clone(), connection: number });
+        let Some(body) = body(&mut client, &head).await else { return };
+        seen.requests.lock().expect("no test panics with it").push(Request { head: head.clone(), body: body.clone() });
         match path.split('?').next().expect("a path") {
             "/early" => {}
             "/echo" => {
@@ -174,7 +171,7 @@ async fn body(client: &mut Client<TcpStream>, head: &str) -> Option<Vec<u8>> {
         return client.take(length.parse().expect("a length")).await;
     }
     let mut body = Vec::new();
-    if field(head, "transfer-encoding").first().is_some() {
+    if !field(head, "transfer-encoding").is_empty() {
         loop {
             let size = usize::from_str_radix(client.until(b"\r\n").await?.trim(), 16).expect("a chunk size");
             let chunk = client.take(size + 2).await?;
