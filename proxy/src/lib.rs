@@ -1,1 +1,40 @@
-//! The data plane.
+//! The data plane: serves what it was last told. The life of a request, in prose:
+//!
+//! A worker thread accepts a connection (`front``::listen`), shakes hands if it is TLS (`front::tls`), and wraps it in a
+//! *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
+//! strictly (`front::head`); what is ambiguous ends here. The head is *decided* (`decide`): its host leads through one shard
+//! of the *live* table (`live`) to an environment's cell, or the request is answered from the one table of reasons
+//! (`decide::refuse`, `lane::answer`).
+//!
+//! A routed request is *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint. If the environment
+//! sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment is wanted.
+//! Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries all that was
+//! decided; the fence shows Pingora this one message and nothing of the next. Fields are rewritten (`decide::headers`), the
+//! endpoint becomes a peer whose pool key holds environment and epoch (`origin`), bodies stream both ways. An endpoint that
+//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent.
+//!
+//! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
+//! The connection comes back to the gate, or is closed so that its client can still read the answer.
+//!
+//! Beside the workers one thread runs the *feed* (`live::feed`): it applies updates, acknowledges them when no request can
+//! choose by an older cell, and says upwards what is wanted, drained, unreachable (`wake`, `live::drain`) and seen
+//! (`activity`). The admin listener (`admin`) is on that thread, too. There is no global state: two proxies in one process
+//! share nothing but Pingora's clock.
+
+mod access;
+mod activity;
+mod admin;
+mod config;
+mod decide;
+mod dice;
+mod edge;
+mod exchange;
+mod front;
+mod lane;
+mod life;
+mod live;
+mod origin;
+mod wake;
+
+pub use config::{Config, Limits};
+pub use life::{Proxy, StartError};

@@ -1,0 +1,101 @@
+//! What operators ask: `/healthz`, `/readyz`, and `/table` for what this edge believes. On the feed's thread.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use dormouse_link::{Body, Object, Table};
+use http::Method;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use crate::config::Limits;
+use crate::edge::Edge;
+use crate::front::conn::{Conn, Transport};
+use crate::front::fence::Framing;
+use crate::front::gate::{self, Gate};
+use crate::front::head::{Connection, Head};
+
+/// Connections at a time; more wait in the socket's queue.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Serves until its thread ends; stays up while the proxy stops, so that `/readyz` can say so.
+pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, table: Rc<RefCell<Table>>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (edge, table) = (Arc::clone(&edge), Rc::clone(&table));
+                tokio::task::spawn_local(async move {
+                    connection(Conn::new(Transport::Plain(stream), 0), &edge, &table).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "an admin connection could not be accepted");
+                sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn connection(mut conn: Conn, edge: &Edge, table: &RefCell<Table>) {
+    let limits: &Limits = &edge.limits;
+    // Asked for its end only when the thread ends: the gate would close idle connections when the proxy begins to stop.
+    let (_never, mut never) = tokio::sync::watch::channel(false);
+    loop {
+        let idle = Instant::now() + limits.keep_alive;
+        let Gate::Head(head) = gate::next(&mut conn, limits, idle, &mut never).await else { return };
+        let keep = head.framing == Framing::Empty && head.connection == Connection::KeepAlive;
+        let answer = answer(&head, edge, table);
+        conn.discard(head.bytes);
+        let connection = if keep { "keep-alive" } else { "close" };
+        let (status, body) = answer;
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let text = format!(
+            "HTTP/1.1 {status} {}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\
+             Connection: {connection}\r\n\r\n{}",
+            reason.unwrap_or_default(),
+            body.len(),
+            if head.method == Method::HEAD { "" } else { &body },
+        );
+        let written = tokio::time::timeout(limits.client_write, conn.write_all(text.as_bytes())).await;
+        if !keep || !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+fn answer(head: &Head, edge: &Edge, table: &RefCell<Table>) -> (u16, String) {
+    if head.method != Method::GET && head.method != Method::HEAD {
+        return (405, json!({"error": "only GET and HEAD are served"}).to_string());
+    }
+    match head.path() {
+        "/healthz" => (200, json!({"healthy": true}).to_string()),
+        "/readyz" => {
+            let ready = *edge.ready.borrow() && !*edge.stopping.borrow();
+            (if ready { 200 } else { 503 }, json!({"ready": ready}).to_string())
+        }
+        "/table" => (200, shown(&table.borrow()).to_string()),
+        _ => (404, json!({"error": "there are /healthz, /readyz and /table"}).to_string()),
+    }
+}
+
+/// The table without keys.
+fn shown(table: &Table) -> Value {
+    let object = |object: &Object| match &object.body {
+        Body::Certificate(certificate) => json!({
+            "version": object.version,
+            "organisation": object.organisation,
+            "body": {"kind": "certificate", "host": certificate.host},
+        }),
+        Body::Route(_) | Body::Environment(_) => serde_json::to_value(object).unwrap_or_default(),
+    };
+    let objects: Vec<Value> = table.objects.values().map(object).collect();
+    json!({"term": table.term, "generation": table.generation, "objects": objects})
+}

@@ -1,0 +1,126 @@
+//! What a proxy is told at its start: addresses, and every limit by name with a default that is safe.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a proxy listens and how much it lets through.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Plain HTTP for visitors; port 0 takes a free one.
+    pub http: Option<SocketAddr>,
+    /// HTTPS for visitors; certificates come with the table.
+    pub https: Option<SocketAddr>,
+    /// `/healthz`, `/readyz` and `/table`; meant for loopback, it asks nobody who they are.
+    pub admin: Option<SocketAddr>,
+    /// Threads that serve visitors.
+    pub workers: usize,
+    /// The file of access records; none are kept without it.
+    pub access_log: Option<PathBuf>,
+    /// How long, how large, how many.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            http: None,
+            https: None,
+            admin: None,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            access_log: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Every limit of the data plane.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// For a TLS handshake, from accept to its end.
+    pub tls_handshake: Duration,
+    /// For a request head, from its first byte to its last; then 408.
+    pub head: Duration,
+    /// Between two requests of a connection; then it is closed.
+    pub keep_alive: Duration,
+    /// Of a request head; then 431.
+    pub head_bytes: usize,
+    /// Of the request target; then 414.
+    pub target_bytes: usize,
+    /// Of a request body; then 413.
+    pub body_bytes: u64,
+    /// Between two reads of a request body; then 408.
+    pub body_gap: Duration,
+    /// For one write to a client that does not read.
+    pub client_write: Duration,
+    /// For one connection to an instance.
+    pub connect: Duration,
+    /// For connecting over all tries, a wait for a newer cell included; then 502.
+    pub connect_total: Duration,
+    /// For one write to an instance.
+    pub send: Duration,
+    /// Until the first byte of a response, and between two; then 504.
+    pub response_gap: Duration,
+    /// In place of `body_gap` and `response_gap` for upgraded connections and event streams.
+    pub stream_idle: Duration,
+    /// How often another endpoint is tried after a failure to connect.
+    pub retries: usize,
+    /// How long an idle connection to an instance is kept; shorter than what applications keep (Node: 5 s).
+    pub pooled_idle: Duration,
+    /// Idle connections to instances that one worker keeps.
+    pub pooled: usize,
+    /// How long a request is held for its environment to wake; then 503.
+    pub hold: Duration,
+    /// The same for a browser's navigation, which then gets the waking page.
+    pub hold_navigation: Duration,
+    /// Requests held for one environment; more get 503.
+    pub waiters_per_environment: u32,
+    /// Requests held in all; more get 503.
+    pub waiters: u32,
+    /// Bytes that are read of a connection while its request is held or runs, beyond the request; more stay in the socket.
+    pub ahead_bytes: usize,
+    /// How long an answered connection with unread bytes is drained, so that its client sees the answer.
+    pub linger: Duration,
+    /// Between two repetitions of level-triggered reports.
+    pub report_period: Duration,
+    /// Access records that wait for the disk; more are dropped and counted.
+    pub access_queue: usize,
+    /// Of an access log file; then the next is begun.
+    pub access_file_bytes: usize,
+    /// Full access log files that are kept beside the current one.
+    pub access_files: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            tls_handshake: seconds(10),
+            head: seconds(10),
+            keep_alive: seconds(75),
+            head_bytes: 64 << 10,
+            target_bytes: 16 << 10,
+            body_bytes: 500 << 20,
+            body_gap: seconds(60),
+            client_write: seconds(60),
+            connect: seconds(5),
+            connect_total: seconds(15),
+            send: seconds(10),
+            response_gap: seconds(30),
+            stream_idle: seconds(3600),
+            retries: 2,
+            pooled_idle: seconds(4),
+            pooled: 1024,
+            hold: seconds(60),
+            hold_navigation: seconds(3),
+            waiters_per_environment: 1000,
+            waiters: 20_000,
+            ahead_bytes: 4 << 10,
+            linger: seconds(2),
+            report_period: seconds(1),
+            access_queue: 8192,
+            access_file_bytes: 100 << 20,
+            access_files: 5,
+        }
+    }
+}

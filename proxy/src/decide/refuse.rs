@@ -1,0 +1,178 @@
+//! The one table from a reason to what a client is told: status, words, when to come back, and the label of records.
+
+use std::time::Duration;
+
+/// Why a request is not served by its application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    BadHead,
+    BadHost,
+    BadBody,
+    HeadTimeout,
+    BodyTimeout,
+    HeadTooLarge,
+    TargetTooLong,
+    BodyTooLarge,
+    Method,
+    UnknownHost,
+    Reserved,
+    /// A navigation: its page asks again by itself.
+    Waking,
+    WakeTimeout,
+    HoldFull,
+    Failed {
+        retry_in: Duration,
+    },
+    Empty,
+    NoEndpoint,
+    ConnectFailed,
+    BadResponse,
+    ResponseTimeout,
+    Stopping,
+    Internal,
+}
+
+/// What a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) title: &'static str,
+    pub(crate) detail: &'static str,
+    /// Seconds.
+    pub(crate) retry_after: Option<u64>,
+    /// In access records and metrics.
+    pub(crate) label: &'static str,
+    pub(crate) fault: Fault,
+}
+
+/// Who can do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Client,
+    Application,
+    /// Ours or our operator's: it is logged.
+    Operator,
+}
+
+/// When a waking page asks again, in seconds.
+const WAKING_RETRY: u64 = 2;
+/// When others may ask again, in seconds.
+const LATER: u64 = 5;
+
+impl Reason {
+    /// The table.
+    pub(crate) fn refusal(self) -> Refusal {
+        use Fault::{Application, Client, Operator};
+        let (status, label, title, detail, retry_after, fault) = match self {
+            Self::BadHead => (400, "bad_request", "Bad request", "The request is malformed.", None, Client),
+            Self::BadHost => {
+                (400, "bad_host", "Bad request", "The request does not name exactly one valid host.", None, Client)
+            }
+            Self::BadBody => (400, "bad_body", "Bad request", "The request's body is malformed.", None, Client),
+            Self::HeadTimeout => {
+                (408, "head_timeout", "Request timeout", "The request did not arrive in time.", None, Client)
+            }
+            Self::BodyTimeout => {
+                (408, "body_timeout", "Request timeout", "The request's body did not arrive in time.", None, Client)
+            }
+            Self::HeadTooLarge => (
+                431,
+                "head_too_large",
+                "Request header fields too large",
+                "The request's header is too large.",
+                None,
+                Client,
+            ),
+            Self::TargetTooLong => {
+                (414, "target_too_long", "URI too long", "The request's address is too long.", None, Client)
+            }
+            Self::BodyTooLarge => {
+                (413, "body_too_large", "Content too large", "The request's body is too large.", None, Client)
+            }
+            Self::Method => (405, "method", "Method not allowed", "This method is not served here.", None, Client),
+            Self::UnknownHost => {
+                (404, "unknown_host", "No such site", "There is no site at this address.", None, Client)
+            }
+            Self::Reserved => (404, "reserved", "Not found", "There is nothing at this address.", None, Client),
+            Self::Waking => (
+                503,
+                "waking",
+                "Waking up",
+                "This site was asleep. It is starting and will show in a moment.",
+                Some(WAKING_RETRY),
+                Application,
+            ),
+            Self::WakeTimeout => (
+                503,
+                "wake_timeout",
+                "Not ready yet",
+                "This site is still starting. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::HoldFull => (
+                503,
+                "hold_full",
+                "Too many requests waiting",
+                "Many requests wait for this site to start. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::Failed { retry_in } => (
+                503,
+                "failed",
+                "Could not be started",
+                "This site could not be started. It will be tried again.",
+                Some(retry_in.as_secs().max(1)),
+                Application,
+            ),
+            Self::Empty => {
+                (503, "empty", "Nothing deployed yet", "This site has not been deployed yet.", None, Application)
+            }
+            Self::NoEndpoint => {
+                (503, "no_endpoint", "Not available", "This site is not available right now.", Some(LATER), Application)
+            }
+            Self::ConnectFailed => {
+                (502, "connect_failed", "Bad gateway", "This site does not answer.", None, Application)
+            }
+            Self::BadResponse => (
+                502,
+                "bad_response",
+                "Bad gateway",
+                "This site's answer was broken off or not understood.",
+                None,
+                Application,
+            ),
+            Self::ResponseTimeout => {
+                (504, "response_timeout", "Gateway timeout", "This site took too long to answer.", None, Application)
+            }
+            Self::Stopping => {
+                (503, "stopping", "Restarting", "This server is restarting. Please try again.", Some(1), Application)
+            }
+            Self::Internal => {
+                (500, "internal", "Internal error", "Something went wrong on this server.", None, Operator)
+            }
+        };
+        Refusal { status, title, detail, retry_after, label, fault }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p82_a_failed_environment_says_when_to_come_back_and_never_at_once() {
+        for (millis, seconds) in [(0, 1), (400, 1), (4000, 4), (60_000, 60)] {
+            let refusal = Reason::Failed { retry_in: Duration::from_millis(millis) }.refusal();
+            assert_eq!((refusal.status, refusal.retry_after), (503, Some(seconds)));
+        }
+    }
+
+    #[test]
+    fn every_reason_that_passes_says_when_to_come_back() {
+        for reason in [Reason::Waking, Reason::WakeTimeout, Reason::HoldFull, Reason::Stopping, Reason::NoEndpoint] {
+            assert!(reason.refusal().retry_after.is_some(), "{reason:?}");
+        }
+    }
+}

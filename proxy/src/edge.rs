@@ -1,0 +1,24 @@
+//! What every part of a running proxy shares.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::access::AccessLog;
+use crate::config::Limits;
+use crate::dice::Dice;
+use crate::live::Live;
+use crate::live::signals::Signals;
+
+/// One worker's view of the proxy: all of it shared, but for the dice.
+pub(crate) struct Edge {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) access: AccessLog,
+    pub(crate) dice: Dice,
+    /// Whether the first table was applied.
+    pub(crate) ready: watch::Receiver<bool>,
+    /// Whether the proxy is shutting down.
+    pub(crate) stopping: watch::Receiver<bool>,
+}

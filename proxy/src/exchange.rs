@@ -1,0 +1,163 @@
+//! One request on its way, from its head to its record.
+//!
+//! The front makes it, and hands it to the lane with the connection; so what was decided travels with the request, and is
+//! not decided again. Its drop frees its place in flight and queues its record, whichever way the request ended.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::access::{EndedBy, Record};
+use crate::decide::headers::{Facts, Scheme};
+use crate::decide::refuse::Reason;
+use crate::edge::Edge;
+use crate::front::conn::Wire;
+use crate::front::head::{Form, Head, Kind, Reader, Version};
+use crate::live::cell::{Cell, Flight, Tried};
+use crate::wake::Admitted;
+
+/// See the module.
+pub(crate) struct Exchange {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) facts: Facts,
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) reader: Reader,
+    pub(crate) kind: Kind,
+    pub(crate) form: Form,
+    pub(crate) target: String,
+    pub(crate) began: Instant,
+    /// Where the request goes; none where it is answered here.
+    pub(crate) cell: Option<Arc<Cell>>,
+    pub(crate) flight: Option<Flight>,
+    pub(crate) tried: Tried,
+    pub(crate) attempt: Attempt,
+    pub(crate) body_bytes: u64,
+    pub(crate) held: Option<Duration>,
+    /// Until when it may be held, and what it is told then.
+    pub(crate) patience: (Instant, Reason),
+    pub(crate) refused: Option<Reason>,
+    pub(crate) record: Record,
+}
+
+/// How far the lane is in connecting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// The endpoint that the front chose was not tried yet.
+    Fresh,
+    /// Since then: when the first try began, and when this one did.
+    Began { first: Instant, this: Instant },
+}
+
+impl Exchange {
+    /// Of a request with that head; of something that is no request without one.
+    pub(crate) fn new(edge: &Arc<Edge>, facts: Facts, wire: &Arc<Wire>, head: Option<&Head>) -> Self {
+        let text = |of: fn(&Head) -> String| head.map(of).unwrap_or_default();
+        let record = Record {
+            time: SystemTime::now(),
+            request_id: edge.dice.request_id(),
+            app: String::new(),
+            environment: String::new(),
+            deployment: 0,
+            instance: String::new(),
+            method: text(|head| head.method.to_string()),
+            host: text(|head| head.host.clone()),
+            path: text(|head| head.path().to_owned()),
+            protocol: match head.map(|head| head.version) {
+                Some(Version::Http10) => "HTTP/1.0",
+                Some(Version::Http11) => "HTTP/1.1",
+                None => "",
+            },
+            tls: facts.scheme == Scheme::Https,
+            client: facts.client.ip().to_canonical().to_string(),
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            held_ms: 0,
+            connect_ms: None,
+            first_byte_ms: None,
+            total_ms: 0,
+            retries: 0,
+            reused: false,
+            woke: false,
+            ended_by: EndedBy::Proxy,
+            refused: "",
+            lost_before: 0,
+        };
+        Self {
+            edge: Arc::clone(edge),
+            facts,
+            wire: Arc::clone(wire),
+            reader: head.map_or(Reader::Program, |head| head.reader),
+            kind: head.map_or(Kind::Plain, |head| head.kind),
+            form: head.map_or(Form::Origin, |head| head.form),
+            target: text(|head| head.target.clone()),
+            began: Instant::now(),
+            cell: None,
+            flight: None,
+            tried: Tried::new(edge.limits.retries + 1),
+            attempt: Attempt::Fresh,
+            body_bytes: 0,
+            held: None,
+            patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
+            refused: None,
+            record,
+        }
+    }
+
+    /// Takes the endpoint that it was given.
+    pub(crate) fn board(&mut self, admitted: Admitted) {
+        if let Some(since) = admitted.held_since {
+            self.held = Some(self.held.unwrap_or_default() + since.elapsed());
+        }
+        let flight = admitted.flight;
+        self.record.instance = flight.endpoint().instance.to_string();
+        self.flight = Some(flight);
+    }
+
+    /// Notes that it is answered here.
+    pub(crate) fn refuse(&mut self, reason: Reason) {
+        self.refused = Some(reason);
+        self.record.refused = reason.refusal().label;
+        self.record.ended_by = EndedBy::Proxy;
+    }
+
+    /// Milliseconds since it began.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        millis(self.began.elapsed())
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(environment) = self.cell.as_ref().and_then(|cell| cell.offer().environment.clone()) {
+            self.record.app = environment.app.to_string();
+            self.record.environment = environment.name.to_string();
+            self.record.deployment = environment.deployment;
+        }
+        if let Some(environment) = self.flight.as_ref().and_then(|flight| flight.offer.environment.as_ref()) {
+            self.record.deployment = environment.deployment;
+        }
+        self.flight = None;
+        self.record.total_ms = self.elapsed_ms();
+        self.record.held_ms = self.held.map(millis).unwrap_or_default();
+        self.record.woke = self.held.is_some();
+        self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
+        self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);
+        self.edge.access.say(self.record.clone());
+    }
+}
+
+/// A browser that opens a page is shown soon that it has to wait; everybody else just waits.
+fn patience(edge: &Edge, reader: Reader) -> (Instant, Reason) {
+    let now = Instant::now();
+    match reader {
+        Reader::Navigation => (now + edge.limits.hold_navigation, Reason::Waking),
+        Reader::Html | Reader::Program => (now + edge.limits.hold, Reason::WakeTimeout),
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,154 @@
+//! From a socket to a decided request, again and again: gate, decide, admit, lane, and who keeps the connection.
+
+pub(crate) mod conn;
+pub(crate) mod fence;
+pub(crate) mod gate;
+pub(crate) mod head;
+pub(crate) mod listen;
+pub(crate) mod tls;
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::HttpProxy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use crate::access::EndedBy;
+use crate::decide::headers::Facts;
+use crate::decide::refuse::Reason;
+use crate::decide::{Decision, decide};
+use crate::edge::Edge;
+use crate::exchange::Exchange;
+use crate::lane::answer::{After, Answer, answer};
+use crate::lane::pingora::Lane;
+use crate::wake::{NotAdmitted, Patience, admit};
+use conn::{Conn, Transport};
+use gate::Gate;
+use head::{Head, Kind};
+
+/// What a worker serves connections with.
+pub(crate) struct Worker {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) lane: Arc<HttpProxy<Lane>>,
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(worker: &Worker, transport: Transport, facts: Facts) {
+    let limits = &worker.edge.limits;
+    let mut conn = Box::new(Conn::new(transport, limits.ahead_bytes));
+    let mut stopping = worker.edge.stopping.clone();
+    let mut idle = limits.head;
+    loop {
+        let next = match gate::next(&mut conn, limits, Instant::now() + idle, &mut stopping).await {
+            Gate::Over => return,
+            Gate::Refused(reason) => {
+                let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+                refuse(&mut conn, None, &mut exchange, reason).await;
+                Next::Close(conn)
+            }
+            Gate::Head(head) => request(worker, conn, &head, facts).await,
+        };
+        conn = match next {
+            Next::Keep(conn) => conn,
+            Next::Close(conn) => return linger(conn.into_transport(), worker).await,
+            Next::Gone => return,
+        };
+        idle = limits.keep_alive;
+    }
+}
+
+/// What becomes of a connection after a request.
+enum Next {
+    Keep(Box<Conn>),
+    Close(Box<Conn>),
+    Gone,
+}
+
+async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, facts: Facts) -> Next {
+    let edge = &worker.edge;
+    let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
+    let reason = match decide(head, edge.limits.body_bytes, |host| edge.live.routes.get(host)) {
+        Decision::Answer(reason) => reason,
+        Decision::Route(cell) => {
+            exchange.cell = Some(Arc::clone(&cell));
+            let connect = exchange.began + edge.limits.connect_total;
+            let patience = Patience { wake: exchange.patience, connect };
+            let admitted = {
+                let left = pin!(conn.departed(head.bytes));
+                admit(edge, &cell, &exchange.tried, patience, left).await
+            };
+            match admitted {
+                Ok(admitted) => {
+                    exchange.board(admitted);
+                    return carry(worker, conn, head, exchange).await;
+                }
+                Err(NotAdmitted::Refused(reason)) => reason,
+                Err(NotAdmitted::Left) => {
+                    exchange.record.ended_by = EndedBy::Client;
+                    exchange.held = Some(exchange.began.elapsed());
+                    return Next::Gone;
+                }
+            }
+        }
+    };
+    match refuse(&mut conn, Some(head), &mut exchange, reason).await {
+        After::Keep => Next::Keep(conn),
+        After::Close => Next::Close(conn),
+    }
+}
+
+async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, reason: Reason) -> After {
+    exchange.refuse(reason);
+    let words = Answer::refusal(reason, exchange);
+    answer(conn, head, &words, exchange).await
+}
+
+/// Lends the connection to the lane for one message.
+async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<Exchange>) -> Next {
+    let limits = &worker.edge.limits;
+    conn.admit(head.bytes, head.framing);
+    let wire = Arc::clone(conn.wire());
+    let mut session = ServerSession::new_http1(conn);
+    let body_gap = if head.kind == Kind::WebSocket { limits.stream_idle } else { limits.body_gap };
+    session.set_read_timeout(Some(body_gap));
+    session.set_write_timeout(Some(limits.client_write));
+    session.set_total_drain_timeout(Some(limits.linger));
+    // An answer before the body's end (a 100 is one to Pingora) does not end the connection: the fence knows what is unread.
+    session.set_close_on_response_before_downstream_finish(false);
+    session.set_connection_user_context(Some(exchange));
+    match worker.lane.process_new_http(session, &worker.edge.stopping).await {
+        Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
+            Ok(conn) if conn.is_between_messages() => Next::Keep(conn),
+            Ok(conn) => Next::Close(conn),
+            Err(_) => Next::Gone,
+        },
+        None => {
+            linger(wire.take_back(), worker).await;
+            Next::Gone
+        }
+    }
+}
+
+/// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.
+async fn linger(transport: Option<Transport>, worker: &Worker) {
+    let Some(transport) = transport else { return };
+    let read_on = async {
+        let mut rest = [0; 1024];
+        match transport {
+            Transport::Plain(mut stream) => {
+                stream.shutdown().await?;
+                while stream.read(&mut rest).await? > 0 {}
+            }
+            Transport::Tls(mut stream) => {
+                stream.shutdown().await?;
+                while stream.read(&mut rest).await? > 0 {}
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // In time or not, and whatever the client does: it is closed afterwards.
+    let _ = timeout(worker.edge.limits.linger, read_on).await;
+}

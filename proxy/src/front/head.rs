@@ -1,0 +1,306 @@
+//! One request head, parsed strictly: what is ambiguous is refused, so that nobody behind can read it differently.
+//!
+//! Pure; called by the gate with the bytes from the request line to the empty line.
+
+use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
+use http::Method;
+use httparse::{EMPTY_HEADER, Header};
+
+use super::fence::Framing;
+use crate::decide::headers::{canonical_eq, is_reserved_for_proxies};
+use crate::decide::refuse::Reason;
+
+/// Header fields of a request; then 431.
+pub(crate) const HEADERS_MAX: usize = 100;
+/// Names in `Connection`; the lane takes no more.
+const NOMINATIONS_MAX: usize = 9;
+
+/// What the front knows of a request before its lane sees it.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// Its length in bytes.
+    pub(crate) bytes: usize,
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    /// The target in origin form; `*` as it is.
+    pub(crate) target: String,
+    /// Whether the client sent the target in absolute form.
+    pub(crate) form: Form,
+    /// As the client sent it.
+    pub(crate) host: String,
+    /// The key that routes are found by; empty where an HTTP/1.0 client named none.
+    pub(crate) name: HostName,
+    pub(crate) framing: Framing,
+    pub(crate) connection: Connection,
+    pub(crate) kind: Kind,
+    pub(crate) reader: Reader,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http10,
+    Http11,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Origin,
+    Absolute,
+}
+
+/// What the client wants to happen to the connection afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    KeepAlive,
+    Close,
+}
+
+/// What may become of the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    WebSocket,
+    EventStream,
+}
+
+/// Who reads the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A browser that opens a page.
+    Navigation,
+    /// Somebody who takes HTML.
+    Html,
+    Program,
+}
+
+/// A normalised host name, in place.
+#[derive(Clone)]
+pub(crate) struct HostName {
+    bytes: [u8; HOST_MAX_BYTES],
+    len: usize,
+}
+
+impl HostName {
+    const NONE: Self = Self { bytes: [0; HOST_MAX_BYTES], len: 0 };
+
+    fn of(authority: &[u8]) -> Result<Self, Reason> {
+        let mut name = Self::NONE;
+        name.len = normalise_authority(authority, &mut name.bytes).map_err(|_| Reason::BadHost)?.len();
+        Ok(name)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for HostName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl Head {
+    /// Reads `bytes`, which end with the first empty line.
+    pub(crate) fn parse(bytes: &[u8], target_max: usize) -> Result<Self, Reason> {
+        let mut slots = [EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut slots);
+        match request.parse(bytes) {
+            Ok(httparse::Status::Complete(count)) if count == bytes.len() => {}
+            Err(httparse::Error::TooManyHeaders) => return Err(Reason::HeadTooLarge),
+            _ => return Err(Reason::BadHead),
+        }
+        let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+            return Err(Reason::BadHead);
+        };
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::BadHead)?;
+        let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+        if target.len() > target_max {
+            return Err(Reason::TargetTooLong);
+        }
+        if method == Method::CONNECT {
+            return Err(Reason::Method);
+        }
+        let target = Target::parse(target, &method)?;
+        let fields = Fields::read(request.headers, version)?;
+        let (host, name) = fields.authority(&target, version)?;
+        let kind = fields.kind(version);
+        if kind == Kind::WebSocket && fields.framing != Framing::Empty {
+            return Err(Reason::BadHead);
+        }
+        let reader = fields.reader(&method);
+        Ok(Self {
+            bytes: bytes.len(),
+            version,
+            target: target.origin_form,
+            form: target.form,
+            host,
+            name,
+            framing: fields.framing,
+            connection: fields.connection,
+            kind,
+            reader,
+            method,
+        })
+    }
+
+    /// The path without its query.
+    pub(crate) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+}
+
+struct Target<'a> {
+    origin_form: String,
+    form: Form,
+    authority: Option<&'a [u8]>,
+}
+
+impl<'a> Target<'a> {
+    fn parse(target: &'a str, method: &Method) -> Result<Self, Reason> {
+        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Reason::BadHead);
+        }
+        if target.starts_with('/') || (target == "*" && *method == Method::OPTIONS) {
+            return Ok(Self { origin_form: target.to_owned(), form: Form::Origin, authority: None });
+        }
+        let scheme_end = target.find("://").ok_or(Reason::BadHead)?;
+        if !matches!(target[..scheme_end].to_ascii_lowercase().as_str(), "http" | "https") {
+            return Err(Reason::BadHead);
+        }
+        let rest = &target[scheme_end + 3..];
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let origin_form = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { origin_form, form: Form::Absolute, authority: Some(authority.as_bytes()) })
+    }
+}
+
+/// What was found in the header fields.
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    framing: Framing,
+    connection: Connection,
+    upgrade: Upgrade,
+    accept: &'a [u8],
+    fetch_dest: Option<&'a [u8]>,
+}
+
+#[derive(PartialEq)]
+enum Upgrade {
+    None,
+    WebSocket,
+}
+
+impl<'a> Fields<'a> {
+    fn read(headers: &[Header<'a>], version: Version) -> Result<Self, Reason> {
+        let mut fields = Fields {
+            host: None,
+            framing: Framing::Empty,
+            connection: if version == Version::Http11 { Connection::KeepAlive } else { Connection::Close },
+            upgrade: Upgrade::None,
+            accept: b"",
+            fetch_dest: None,
+        };
+        let (mut length, mut chunked, mut nominations) = (None, false, 0);
+        for Header { name, value } in headers {
+            if name.eq_ignore_ascii_case("host") {
+                once(&mut fields.host, value).map_err(|()| Reason::BadHost)?;
+            } else if name.eq_ignore_ascii_case("content-length") {
+                once(&mut length, content_length(value)?).map_err(|()| Reason::BadHead)?;
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                if chunked || *value != b"chunked" || version == Version::Http10 {
+                    return Err(Reason::BadHead);
+                }
+                chunked = true;
+            } else if name.eq_ignore_ascii_case("connection") {
+                fields.nominate(value, &mut nominations)?;
+            } else if name.eq_ignore_ascii_case("upgrade") && value.eq_ignore_ascii_case(b"websocket") {
+                fields.upgrade = Upgrade::WebSocket;
+            } else if name.eq_ignore_ascii_case("accept") {
+                fields.accept = value;
+            } else if name.eq_ignore_ascii_case("sec-fetch-dest") {
+                fields.fetch_dest = Some(value);
+            }
+        }
+        fields.framing = match (length, chunked) {
+            (None, false) | (Some(0), false) => Framing::Empty,
+            (Some(length), false) => Framing::Length(length),
+            (None, true) => Framing::Chunked,
+            (Some(_), true) => return Err(Reason::BadHead),
+        };
+        Ok(fields)
+    }
+
+    fn nominate(&mut self, value: &[u8], nominations: &mut usize) -> Result<(), Reason> {
+        for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty()) {
+            *nominations += 1;
+            let framing = ["host", "content-length", "transfer-encoding"];
+            let protected = framing.iter().any(|name| canonical_eq(token, name)) || is_reserved_for_proxies(token);
+            if *nominations > NOMINATIONS_MAX || protected || !token.iter().all(|&byte| is_token(byte)) {
+                return Err(Reason::BadHead);
+            }
+            if token.eq_ignore_ascii_case(b"close") {
+                self.connection = Connection::Close;
+            }
+        }
+        Ok(())
+    }
+
+    fn authority(&self, target: &Target<'_>, version: Version) -> Result<(String, HostName), Reason> {
+        if let (Some(authority), Some(host)) = (target.authority, self.host)
+            && !authority.eq_ignore_ascii_case(host)
+        {
+            return Err(Reason::BadHost);
+        }
+        match (self.host.or(target.authority.filter(|_| version == Version::Http10)), version) {
+            (Some(host), _) => {
+                let name = HostName::of(host)?;
+                Ok((String::from_utf8_lossy(host).into_owned(), name))
+            }
+            (None, Version::Http11) => Err(Reason::BadHost),
+            (None, Version::Http10) => Ok((String::new(), HostName::NONE)),
+        }
+    }
+
+    fn kind(&self, version: Version) -> Kind {
+        if self.upgrade == Upgrade::WebSocket && version == Version::Http11 {
+            Kind::WebSocket
+        } else if contains(self.accept, b"text/event-stream") {
+            Kind::EventStream
+        } else {
+            Kind::Plain
+        }
+    }
+
+    fn reader(&self, method: &Method) -> Reader {
+        if !contains(self.accept, b"text/html") {
+            Reader::Program
+        } else if *method == Method::GET && self.fetch_dest.is_none_or(|dest| dest == b"document") {
+            Reader::Navigation
+        } else {
+            Reader::Html
+        }
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ()> {
+    slot.replace(value).map_or(Ok(()), |_| Err(()))
+}
+
+/// Digits and nothing else; what does not fit is a lie.
+fn content_length(value: &[u8]) -> Result<u64, Reason> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or(Reason::BadHead)
+}
+
+fn contains(value: &[u8], media_type: &[u8]) -> bool {
+    value.windows(media_type.len()).any(|window| window.eq_ignore_ascii_case(media_type))
+}
+
+/// A `tchar` (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests;

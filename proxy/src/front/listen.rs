@@ -1,0 +1,174 @@
+//! Listening sockets and the worker threads behind them.
+//!
+//! Each worker is a thread with a runtime, sockets, a Pingora proxy and pools of its own; a connection stays on the worker
+//! that the kernel gave it to. Listening sockets outlive a worker that panicked: it is started anew on the same ones, so that
+//! nothing in their queues is lost.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, error, warn};
+
+use super::conn::Transport;
+use super::{Worker, serve, tls};
+use crate::decide::headers::{Facts, Scheme};
+use crate::edge::Edge;
+use crate::lane::pingora::proxy;
+use crate::life::Stop;
+
+/// Connections that wait to be accepted, per socket.
+const BACKLOG: i32 = 4096;
+/// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// Binds `count` sockets to one address; port 0 takes a free one.
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
+        // Shared ports of one user do not exclude each other: another proxy there would get half of the visitors.
+        socket(address)?.bind(&address.into())?;
+    }
+    let mut listeners: Vec<TcpListener> = Vec::with_capacity(count);
+    for _ in 0..count.max(1) {
+        let socket = socket(address)?;
+        socket.set_reuse_port(true)?;
+        let bound = match listeners.first() {
+            Some(first) => first.local_addr()?,
+            None => address,
+        };
+        socket.bind(&bound.into())?;
+        socket.listen(BACKLOG)?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// A worker's sockets.
+pub(crate) struct Sockets {
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) https: Option<(TcpListener, Arc<ServerConfig>)>,
+}
+
+/// The life of a worker thread: serves until told to stop, and again after a panic.
+pub(crate) fn work(mut sockets: Sockets, edge: &Arc<Edge>, stop: &watch::Receiver<Stop>) {
+    loop {
+        let mut run = || block_on(run(&mut sockets, Arc::clone(edge), stop.clone()));
+        match std::panic::catch_unwind(AssertUnwindSafe(&mut run)) {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error)) | Err(error)) => error!(%error, "a worker could not serve"),
+            Err(_) => error!("a worker panicked"),
+        }
+        if stop.borrow().is_asked() {
+            return;
+        }
+        std::thread::park_timeout(ACCEPT_BACKOFF.1);
+    }
+}
+
+/// Runs a future on a runtime for this thread alone.
+pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(LocalSet::new().block_on(&runtime, future))
+}
+
+async fn run(sockets: &mut Sockets, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
+    // Bound early, served late: until the first table was applied, connections wait in the sockets' queues.
+    let mut ready = edge.ready.clone();
+    tokio::select! {
+        _ = ready.wait_for(|ready| *ready) => {}
+        _ = stop.wait_for(Stop::is_asked) => return Ok(()),
+    }
+    let worker = Rc::new(Worker { lane: proxy(&edge.limits), edge });
+    // Each connection holds a clone until it ends.
+    let (running, ended) = watch::channel(());
+    let accept = |listener: &TcpListener, tls: Option<Arc<ServerConfig>>| {
+        let listener = listener.try_clone().and_then(tokio::net::TcpListener::from_std)?;
+        io::Result::Ok(accept(listener, tls, Rc::clone(&worker), ended.clone()))
+    };
+    let http = sockets.http.as_ref().map(|listener| accept(listener, None)).transpose()?;
+    let https = sockets.https.as_ref().map(|(listener, tls)| accept(listener, Some(Arc::clone(tls)))).transpose()?;
+    // Accepting never ends by itself; dropping it loses nothing that was accepted.
+    let stop = tokio::select! {
+        () = optional(http) => return Ok(()),
+        () = optional(https) => return Ok(()),
+        stop = stop.wait_for(Stop::is_asked) => stop.map(|stop| *stop).unwrap_or(Stop::At(Instant::now())),
+    };
+    *sockets = Sockets { http: None, https: None };
+    drop(ended);
+    if let Stop::At(deadline) = stop {
+        let _ = tokio::time::timeout_at(deadline, running.closed()).await;
+    }
+    Ok(())
+}
+
+async fn optional(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    worker: Rc<Worker>,
+    running: watch::Receiver<()>,
+) {
+    let mut backoff = ACCEPT_BACKOFF.0;
+    loop {
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
+                continue;
+            }
+        };
+        backoff = ACCEPT_BACKOFF.0;
+        let (worker, tls, running) = (Rc::clone(&worker), tls.clone(), running.clone());
+        tokio::task::spawn_local(async move {
+            connection(&worker, stream, client, tls).await;
+            drop(running);
+        });
+    }
+}
+
+async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, tls: Option<Arc<ServerConfig>>) {
+    let Ok(local) = stream.local_addr() else { return };
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let facts = Facts { client, port: local.port(), scheme };
+    let transport = match tls {
+        None => Transport::Plain(stream),
+        Some(config) => {
+            let handshake = tls::accept(stream, &worker.edge.live, config);
+            match timeout(worker.edge.limits.tls_handshake, handshake).await {
+                Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
+                Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
+                Err(_) => return debug!("TLS handshake took too long"),
+            }
+        }
+    };
+    serve(worker, transport, facts).await;
+}

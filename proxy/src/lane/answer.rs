@@ -1,0 +1,95 @@
+//! Writes an answer of our own on a connection, and says whether the connection can go on.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use http::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::pages::page;
+use crate::decide::refuse::{Fault, Reason};
+use crate::exchange::Exchange;
+use crate::front::conn::Conn;
+use crate::front::fence::Framing;
+use crate::front::head::{Connection, Head};
+
+/// What becomes of a connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    Keep,
+    /// With whatever was not read of it.
+    Close,
+}
+
+/// An answer, ready to be written.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(&'static str, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// What a reason says to whoever reads it.
+    pub(crate) fn refusal(reason: Reason, exchange: &Exchange) -> Self {
+        let refusal = reason.refusal();
+        if refusal.fault == Fault::Operator {
+            let environment = exchange.cell.as_ref().map(|cell| cell.id.as_str()).unwrap_or_default();
+            warn!(reason = refusal.label, environment.id = environment, "a request was refused");
+        }
+        let (content_type, body) = page(reason, &refusal, exchange.reader);
+        let mut fields = vec![
+            ("Content-Type", content_type.to_owned()),
+            ("Cache-Control", "no-store".to_owned()),
+            ("X-Request-Id", exchange.record.request_id.clone()),
+        ];
+        fields.extend(refusal.retry_after.map(|seconds| ("Retry-After", seconds.to_string())));
+        if reason == Reason::Method {
+            fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
+        }
+        Self { status: refusal.status, fields, body }
+    }
+
+    /// As bytes; a HEAD gets no body.
+    fn bytes(&self, method: Option<&Method>, after: After) -> String {
+        let reason = http::StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+        let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, reason.unwrap_or_default());
+        for (name, value) in &self.fields {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        let connection = if after == After::Keep { "keep-alive" } else { "close" };
+        let _ = write!(text, "Content-Length: {}\r\nConnection: {connection}\r\n\r\n", self.body.len());
+        if method != Some(&Method::HEAD) {
+            text.push_str(&self.body);
+        }
+        text
+    }
+}
+
+/// Answers the request whose head is at the begin of the unused bytes. A body that was not read ends the connection: its
+/// length is up to the client, and the client may wait for a 100 before it sends it.
+pub(crate) async fn answer(conn: &mut Conn, head: Option<&Head>, answer: &Answer, exchange: &mut Exchange) -> After {
+    let reusable = |head: &&Head| head.framing == Framing::Empty && head.connection == Connection::KeepAlive;
+    let stopping = *exchange.edge.stopping.borrow();
+    let after = if head.filter(reusable).is_some() && !stopping { After::Keep } else { After::Close };
+    let bytes = answer.bytes(head.map(|head| &head.method), after);
+    exchange.record.status = answer.status;
+    exchange.wire.received.store(head.map_or(0, |head| head.bytes as u64), Ordering::Relaxed);
+    let written = timeout(exchange.edge.limits.client_write, async {
+        conn.write_all(bytes.as_bytes()).await?;
+        conn.flush().await
+    });
+    match written.await {
+        Ok(Ok(())) => {
+            if after == After::Keep
+                && let Some(head) = head
+            {
+                conn.discard(head.bytes);
+            }
+            after
+        }
+        _ => After::Close,
+    }
+}

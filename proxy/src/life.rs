@@ -1,0 +1,281 @@
+//! The life of a proxy: bind, serve, drain, end. Every thread is started here, and none outlives its proxy.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use dormouse_link::{Report, Table, Update};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::access::AccessLog;
+use crate::admin;
+use crate::config::{Config, Limits};
+use crate::dice::Dice;
+use crate::edge::Edge;
+use crate::front::listen::{Sockets, bind, block_on, work};
+use crate::front::tls;
+use crate::live::Live;
+use crate::live::feed::Feed;
+use crate::live::signals::{Heard, Signals};
+
+/// A running data plane.
+pub struct Proxy {
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    stop: watch::Sender<Stop>,
+    stopping: watch::Sender<bool>,
+    /// The workers first, then the feed, then the access log.
+    workers: Threads,
+    feed: Threads,
+    access: Option<JoinHandle<()>>,
+}
+
+/// Why a proxy did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("listen for {listener} on {address}")]
+    Bind {
+        /// Which listener: `http`, `https` or `admin`.
+        listener: &'static str,
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("open the access log {path}")]
+    AccessLog {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// A thread cannot be started.
+    #[error("start a thread")]
+    Thread(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether somebody else listens there already.
+    pub fn is_address_in_use(&self) -> bool {
+        matches!(self, Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
+/// Whether, and until when, a worker is to come to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop {
+    No,
+    At(Instant),
+}
+
+impl Stop {
+    pub(crate) fn is_asked(&self) -> bool {
+        matches!(self, Self::At(_))
+    }
+}
+
+/// Threads that hold a sender until they end.
+struct Threads {
+    threads: Vec<JoinHandle<()>>,
+    running: mpsc::Sender<Infallible>,
+    ended: mpsc::Receiver<Infallible>,
+}
+
+impl Threads {
+    fn new() -> Self {
+        let (running, ended) = mpsc::channel(1);
+        Self { threads: Vec::new(), running, ended }
+    }
+
+    fn start(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let running = self.running.clone();
+        let thread = Builder::new().name(name).spawn(move || {
+            run();
+            drop(running);
+        });
+        self.threads.push(thread.map_err(StartError::Thread)?);
+        Ok(())
+    }
+
+    /// Waits until all have ended, which they were told before.
+    async fn ended(mut self) {
+        drop(self.running);
+        let _ = self.ended.recv().await;
+        join(self.threads);
+    }
+}
+
+/// Threads that have come to their last lines.
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // It reported its own panic; there is nothing more to do about it here.
+        let _ = thread.join();
+    }
+}
+
+impl Proxy {
+    /// Binds every address, and serves as soon as the first update was applied; until then, connections wait.
+    ///
+    /// `updates` come from one control plane. `reports` may be left unread for a while: what repeats is dropped, what does
+    /// not is kept.
+    pub fn start(
+        config: Config,
+        updates: mpsc::Receiver<Update>,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Self, StartError> {
+        let workers = config.workers.max(1);
+        let mut http = listen("http", config.http, workers)?;
+        let mut https = listen("https", config.https, workers)?;
+        let mut admin = listen("admin", config.admin, 1)?;
+        let live = Arc::new(Live::new());
+        let tls = tls::config(&live).map_err(StartError::Tls)?;
+        let (access, access_thread) = open_access_log(config.access_log, &config.limits)?;
+        let (stop, stop_heard) = watch::channel(Stop::No);
+        let (stopping, stopping_heard) = watch::channel(false);
+        let (ready, ready_heard) = watch::channel(false);
+        let (signals, heard) = Signals::new();
+        let limits = Arc::new(config.limits);
+        let edge = || {
+            Arc::new(Edge {
+                limits: Arc::clone(&limits),
+                live: Arc::clone(&live),
+                signals: Arc::clone(&signals),
+                access: access.clone(),
+                dice: Dice::default(),
+                ready: ready_heard.clone(),
+                stopping: stopping_heard.clone(),
+            })
+        };
+        let mut proxy = Self {
+            http: address(&http),
+            https: address(&https),
+            admin: address(&admin),
+            stop,
+            stopping,
+            workers: Threads::new(),
+            feed: Threads::new(),
+            access: access_thread,
+        };
+        let background =
+            Background { edge: edge(), admin: admin.pop(), updates, reports, heard, ready, stop: stop_heard.clone() };
+        proxy.feed.start("dormouse-feed".into(), move || background.run())?;
+        for number in 0..workers {
+            let tls = Arc::clone(&tls);
+            let sockets = Sockets { http: http.pop(), https: https.pop().map(|socket| (socket, tls)) };
+            let (edge, stop) = (edge(), stop_heard.clone());
+            proxy.workers.start(format!("dormouse-edge-{number}"), move || work(sockets, &edge, &stop))?;
+        }
+        Ok(proxy)
+    }
+
+    /// Where plain HTTP is served.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Where HTTPS is served.
+    pub fn https(&self) -> Option<SocketAddr> {
+        self.https
+    }
+
+    /// Where the admin listener is.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Accepts nothing more, lets running requests finish for at most `deadline`, and returns when every thread has ended
+    /// and the access log is written.
+    pub async fn shutdown(mut self, deadline: Duration) {
+        let at = Instant::now() + deadline;
+        self.stopping.send_replace(true);
+        self.stop.send_replace(Stop::At(at));
+        std::mem::replace(&mut self.workers, Threads::new()).ended().await;
+        // The feed ends after them: it serves the admin listener, and says what was drained.
+        self.stop.send_replace(Stop::At(Instant::now()));
+        std::mem::replace(&mut self.feed, Threads::new()).ended().await;
+        join(self.access.take().into_iter().collect());
+    }
+}
+
+/// A proxy that is dropped without a shutdown ends at once.
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stopping.send_replace(true);
+        self.stop.send_replace(Stop::At(Instant::now()));
+    }
+}
+
+fn listen(listener: &'static str, address: Option<SocketAddr>, count: usize) -> Result<Vec<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(Vec::new()) };
+    bind(address, count).map_err(|source| StartError::Bind { listener, address, source })
+}
+
+fn address(listeners: &[TcpListener]) -> Option<SocketAddr> {
+    listeners.first().and_then(|listener| listener.local_addr().ok())
+}
+
+fn open_access_log(path: Option<PathBuf>, limits: &Limits) -> Result<(AccessLog, Option<JoinHandle<()>>), StartError> {
+    let shown = path.clone().unwrap_or_default();
+    AccessLog::start(path, limits).map_err(|source| StartError::AccessLog { path: shown, source })
+}
+
+/// What runs on the feed's thread.
+struct Background {
+    edge: Arc<Edge>,
+    admin: Option<TcpListener>,
+    updates: mpsc::Receiver<Update>,
+    reports: mpsc::Sender<Report>,
+    heard: Heard,
+    ready: watch::Sender<bool>,
+    stop: watch::Receiver<Stop>,
+}
+
+impl Background {
+    fn run(self) {
+        let ended = block_on(async move {
+            let Self { edge, admin, updates, reports, heard, ready, stop } = self;
+            let table = Rc::new(RefCell::new(Table::default()));
+            let feed = Feed::new(Arc::clone(&edge.live), Arc::clone(&edge.signals), Rc::clone(&table), ready);
+            let limits = Arc::clone(&edge.limits);
+            if let Some(listener) = admin.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
+                tokio::task::spawn_local(admin::serve(listener, edge, table));
+            }
+            // Ends with the workers, or at once where there is no shutdown; what it was doing is worth nothing then.
+            tokio::select! {
+                () = feed.run(&limits, updates, reports, heard) => {}
+                () = feed_stop(stop) => {}
+            }
+        });
+        if let Err(error) = ended {
+            tracing::error!(%error, "the feed could not run");
+        }
+    }
+}
+
+/// Resolves when the workers' deadline is over, which a shutdown brings forward to when they have ended.
+async fn feed_stop(mut stop: watch::Receiver<Stop>) {
+    loop {
+        match *stop.borrow_and_update() {
+            Stop::At(at) if at <= Instant::now() => return,
+            _ => {}
+        }
+        if stop.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! An environment's cell: what requests meet now, and who is in flight.
+//!
+//! *Count, then look*: a request counts itself as choosing, reads the cell, counts itself in flight to its endpoint, and
+//! only then stops counting as choosing. So whoever swaps the cell and then sees nobody choosing knows that each request is
+//! either counted in flight by the old cell or will read the new one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+
+use arc_swap::ArcSwap;
+use dormouse_link::{Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, State};
+use tokio::sync::Notify;
+
+use super::signals::Signals;
+use crate::decide::refuse::Reason;
+use crate::dice::Dice;
+
+/// One version of a cell. Instances keep their counters from version to version.
+#[derive(Debug, Default)]
+pub(crate) struct Offer {
+    /// The version it was made from.
+    pub(crate) version: Generation,
+    /// Nothing where a route names an environment the table does not have, or has no longer.
+    pub(crate) environment: Option<Environment>,
+    /// Beside `environment.endpoints`, in their order.
+    pub(crate) instances: Vec<Arc<Instance>>,
+}
+
+impl Offer {
+    /// The endpoints that requests may choose now.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        match &self.environment {
+            Some(environment) if environment.state == State::Ready => &environment.endpoints,
+            _ => &[],
+        }
+    }
+
+    /// The epoch of its endpoints.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.environment.as_ref().map(|environment| environment.epoch).unwrap_or_default()
+    }
+}
+
+/// A container, and how many requests run on it.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: InstanceId,
+    pub(crate) in_flight: AtomicU32,
+    /// Not offered any more: its last request tells the feed.
+    pub(crate) retired: AtomicBool,
+}
+
+impl Instance {
+    pub(crate) fn new(id: InstanceId) -> Self {
+        Self { id, in_flight: AtomicU32::new(0), retired: AtomicBool::new(false) }
+    }
+}
+
+/// The one place where an environment's requests meet what the control plane says of it.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) id: EnvironmentId,
+    offer: ArcSwap<Offer>,
+    choosing: AtomicU32,
+    /// Fires after each swap.
+    pub(crate) changed: Notify,
+    /// Requests held.
+    pub(crate) waiters: AtomicU32,
+    /// A request was refused because the environment failed, and the control plane was not told yet.
+    pub(crate) refused: AtomicBool,
+    /// In the list of those that are wanted.
+    pub(crate) wanted_listed: AtomicBool,
+    pub(crate) in_flight: AtomicU32,
+    /// On the clock of [`Signals`], in milliseconds.
+    pub(crate) last_ended: AtomicU64,
+    /// In the list of those that were seen.
+    pub(crate) seen_listed: AtomicBool,
+}
+
+/// What a request was counted for; ends with its drop.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) offer: Arc<Offer>,
+    index: usize,
+    signals: Arc<Signals>,
+}
+
+/// What a request meets.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// This endpoint, already counted.
+    Endpoint(Flight),
+    /// Nothing yet; wait for a change.
+    Hold,
+    /// Ready, but every endpoint of this version was tried and could not be connected to.
+    Exhausted,
+    /// Nothing, and waiting would not help.
+    Refuse(Reason),
+}
+
+/// Which endpoints could not be connected to, of one version of a cell.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    version: Generation,
+    instances: Vec<InstanceId>,
+    /// How many of one version are tried.
+    max: usize,
+}
+
+impl Tried {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { version: Generation::default(), instances: Vec::new(), max }
+    }
+
+    /// Notes a failure.
+    pub(crate) fn note(&mut self, flight: &Flight) {
+        if self.version != flight.offer.version {
+            self.instances.clear();
+            self.version = flight.offer.version;
+        }
+        self.instances.push(flight.endpoint().instance.clone());
+    }
+
+    fn has(&self, version: Generation, instance: &InstanceId) -> bool {
+        self.version == version && (self.instances.len() >= self.max || self.instances.contains(instance))
+    }
+}
+
+impl Cell {
+    pub(crate) fn new(id: EnvironmentId) -> Self {
+        Self {
+            id,
+            offer: ArcSwap::default(),
+            choosing: AtomicU32::new(0),
+            changed: Notify::new(),
+            waiters: AtomicU32::new(0),
+            refused: AtomicBool::new(false),
+            wanted_listed: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            last_ended: AtomicU64::new(0),
+            seen_listed: AtomicBool::new(false),
+        }
+    }
+
+    /// The version that is served now.
+    pub(crate) fn offer(&self) -> Arc<Offer> {
+        self.offer.load_full()
+    }
+
+    /// Takes a newer version; only the feed calls it. Requests may choose by the old one until [`Cell::quiet`].
+    pub(crate) fn swap(&self, offer: Offer) {
+        self.offer.store(Arc::new(offer));
+        fence(Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether, seen after a swap, no request chooses by what was there before.
+    pub(crate) fn quiet(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.choosing.load(Ordering::SeqCst) == 0
+    }
+
+    /// Chooses an endpoint: the less busy of two drawn ones, of those not tried yet.
+    pub(crate) fn choose(self: &Arc<Self>, signals: &Arc<Signals>, dice: &Dice, tried: &Tried) -> Choice {
+        self.choosing.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let offer = self.offer.load_full();
+        let choice = self.look(offer, signals, dice, tried);
+        self.choosing.fetch_sub(1, Ordering::SeqCst);
+        choice
+    }
+
+    fn look(self: &Arc<Self>, offer: Arc<Offer>, signals: &Arc<Signals>, dice: &Dice, tried: &Tried) -> Choice {
+        let Some(environment) = &offer.environment else { return Choice::Refuse(Reason::NoEndpoint) };
+        match environment.state {
+            State::Ready => {}
+            State::Closing | State::Asleep | State::Waking => return Choice::Hold,
+            State::Failed { retry_in } => return Choice::Refuse(Reason::Failed { retry_in }),
+            State::Empty => return Choice::Refuse(Reason::Empty),
+        }
+        let Some(index) = pick(&offer, dice, tried) else { return Choice::Exhausted };
+        offer.instances[index].in_flight.fetch_add(1, Ordering::SeqCst);
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        signals.seen(self);
+        Choice::Endpoint(Flight { cell: Arc::clone(self), offer, index, signals: Arc::clone(signals) })
+    }
+}
+
+fn pick(offer: &Offer, dice: &Dice, tried: &Tried) -> Option<usize> {
+    let open = |index: &usize| !tried.has(offer.version, &offer.instances[*index].id);
+    let busy = |index: usize| offer.instances[index].in_flight.load(Ordering::Relaxed);
+    match offer.instances.len() {
+        0 => None,
+        1 => Some(0).filter(open),
+        len => {
+            let (first, second) = dice.two_below(len);
+            let better = if busy(second) < busy(first) { [second, first] } else { [first, second] };
+            better.into_iter().find(open).or_else(|| (0..len).find(open))
+        }
+    }
+}
+
+impl Flight {
+    /// Where it goes.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.offer.endpoints()[self.index]
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.cell.last_ended.store(self.signals.now(), Ordering::SeqCst);
+        self.cell.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let instance = &self.offer.instances[self.index];
+        if instance.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && instance.retired.load(Ordering::SeqCst) {
+            self.signals.poke.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

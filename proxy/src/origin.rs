@@ -1,0 +1,29 @@
+//! From a chosen endpoint to the peer that Pingora connects to.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pingora::prelude::HttpPeer;
+
+use crate::config::Limits;
+use crate::front::head::Kind;
+use crate::live::cell::Flight;
+
+/// The peer of an endpoint. Its pool key has the environment and the epoch in it: a pooled connection never crosses tenants
+/// or deployments, whoever has the address by now.
+pub(crate) fn peer(flight: &Flight, kind: Kind, limits: &Limits) -> Box<HttpPeer> {
+    let endpoint = flight.endpoint();
+    let mut peer = HttpPeer::new(endpoint.address, false, String::new());
+    let mut key = DefaultHasher::new();
+    (&flight.cell.id, flight.offer.epoch(), &endpoint.instance).hash(&mut key);
+    peer.group_key = key.finish();
+    let options = &mut peer.options;
+    options.connection_timeout = Some(limits.connect);
+    options.total_connection_timeout = Some(limits.connect);
+    options.write_timeout = Some(limits.send);
+    options.read_timeout = Some(match kind {
+        Kind::Plain => limits.response_gap,
+        Kind::WebSocket | Kind::EventStream => limits.stream_idle,
+    });
+    options.idle_timeout = Some(limits.pooled_idle);
+    Box::new(peer)
+}

@@ -1,0 +1,147 @@
+//! Holds a request until its environment is ready: register, look, wait; bounded in number and time.
+//!
+//! The front calls [`admit`] before a request enters a lane, its body unread; the lane calls it again when an endpoint
+//! could not be connected to. Whoever waits is reported as wanted at once, and each period until served or gone.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dormouse_link::{Report, Wanted};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::decide::refuse::Reason;
+use crate::edge::Edge;
+use crate::live::cell::{Cell, Choice, Flight, Tried};
+use crate::live::signals::Signals;
+
+/// Until when a request may wait, and what it is told then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For an environment to wake.
+    pub(crate) wake: (Instant, Reason),
+    /// For a newer version of a cell whose endpoints cannot be connected to.
+    pub(crate) connect: Instant,
+}
+
+/// Why a request did not get an endpoint.
+#[derive(Debug)]
+pub(crate) enum NotAdmitted {
+    /// It is to be told this.
+    Refused(Reason),
+    /// There is nobody to tell any more.
+    Left,
+}
+
+/// What admission cost.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) flight: Flight,
+    /// Whether, and since when, it waited for an environment to wake.
+    pub(crate) held_since: Option<Instant>,
+}
+
+/// Chooses an endpoint, waiting for one if there is a hope; `left` resolves when the client is gone.
+pub(crate) async fn admit(
+    edge: &Edge,
+    cell: &Arc<Cell>,
+    tried: &Tried,
+    patience: Patience,
+    mut left: Pin<&mut (impl Future<Output = ()> + Send)>,
+) -> Result<Admitted, NotAdmitted> {
+    let (mut place, mut held_since) = (None, None);
+    loop {
+        let mut changed = pin!(cell.changed.notified());
+        changed.as_mut().enable();
+        let (until, then) = match cell.choose(&edge.signals, &edge.dice, tried) {
+            Choice::Endpoint(flight) => return Ok(Admitted { flight, held_since }),
+            Choice::Refuse(reason) => {
+                if matches!(reason, Reason::Failed { .. }) {
+                    edge.signals.refused(cell);
+                }
+                return Err(NotAdmitted::Refused(reason));
+            }
+            Choice::Hold => {
+                held_since.get_or_insert_with(Instant::now);
+                patience.wake
+            }
+            Choice::Exhausted => (patience.connect, Reason::ConnectFailed),
+        };
+        if place.is_none() {
+            place = Some(Place::take(edge, cell).ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
+        }
+        let mut stopping = edge.stopping.clone();
+        // Each arm is cancel-safe: dropping a wait loses nothing, since the cell is looked at again.
+        tokio::select! {
+            () = changed => {}
+            () = sleep_until(until) => return Err(NotAdmitted::Refused(then)),
+            () = left.as_mut() => return Err(NotAdmitted::Left),
+            _ = stopping.wait_for(|stopping| *stopping) => return Err(NotAdmitted::Refused(Reason::Stopping)),
+        }
+    }
+}
+
+/// A held request's place among the waiters; freed with its drop.
+struct Place {
+    cell: Arc<Cell>,
+    signals: Arc<Signals>,
+}
+
+impl Place {
+    fn take(edge: &Edge, cell: &Arc<Cell>) -> Option<Self> {
+        let (limits, signals) = (&edge.limits, &edge.signals);
+        enter(&signals.waiters, limits.waiters)?;
+        let Some(before) = enter(&cell.waiters, limits.waiters_per_environment) else {
+            signals.waiters.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        };
+        if before == 0 {
+            signals.awaited(cell);
+        }
+        Some(Self { cell: Arc::clone(cell), signals: Arc::clone(signals) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.cell.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.signals.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Counts one more unless there are `max`; returns how many there were.
+fn enter(count: &AtomicU32, max: u32) -> Option<u32> {
+    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now < max).then_some(now + 1)).ok()
+}
+
+/// Environments that somebody waits for.
+#[derive(Default)]
+pub(crate) struct Wants {
+    cells: Vec<Arc<Cell>>,
+}
+
+impl Wants {
+    /// Takes over the cells that entered the list.
+    pub(crate) fn hear(&mut self, heard: &mut mpsc::Receiver<Arc<Cell>>) {
+        while let Ok(cell) = heard.try_recv() {
+            self.cells.push(cell);
+        }
+    }
+
+    /// What is wanted now, all of it.
+    pub(crate) fn report(&mut self) -> Option<Report> {
+        let mut wanted = Vec::with_capacity(self.cells.len());
+        self.cells.retain(|cell| {
+            cell.wanted_listed.store(false, Ordering::SeqCst);
+            let refused = cell.refused.swap(false, Ordering::SeqCst);
+            let waiters = cell.waiters.load(Ordering::SeqCst);
+            if waiters > 0 || refused {
+                wanted.push(Wanted { environment: cell.id.clone(), epoch: cell.offer().epoch(), waiters });
+            }
+            waiters > 0 && !cell.wanted_listed.swap(true, Ordering::SeqCst)
+        });
+        (!wanted.is_empty()).then_some(Report::Wanted(wanted))
+    }
+}

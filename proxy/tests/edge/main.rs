@@ -1,0 +1,12 @@
+//! The data plane from outside: real sockets, raw clients and origins, and a control plane that is a test.
+
+mod access;
+mod drain;
+mod failing;
+mod framing;
+mod lifecycle;
+mod routing;
+mod streaming;
+mod tls;
+mod wake;
+mod world;

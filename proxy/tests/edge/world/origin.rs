@@ -1,0 +1,185 @@
+//! An application that does what a request's path says, and remembers what it got.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::client::{Client, field};
+use super::until;
+
+pub(crate) struct Origin {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) state: Arc<Seen>,
+    task: JoinSet<()>,
+}
+
+pub(crate) struct Seen {
+    requests: Mutex<Vec<Request>>,
+    connections: AtomicUsize,
+    /// What `/slow` and `/events` wait for.
+    pub(crate) go: Semaphore,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn field(&self, name: &str) -> Vec<String> {
+        field(&self.head, name)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.head.split(' ').nth(1).expect("a path")
+    }
+}
+
+impl Origin {
+    pub(crate) async fn start(name: &'static str) -> Self {
+        Self::on(name, TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
+    }
+
+    pub(crate) fn on(name: &'static str, listener: TcpListener) -> Self {
+        let address = listener.local_addr().expect("bound");
+        let state =
+            Arc::new(Seen { requests: Mutex::default(), connections: AtomicUsize::new(0), go: Semaphore::new(0) });
+        let seen = Arc::clone(&state);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            // Its connections end with it.
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                seen.connections.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(connection(Client::over(stream), name, Arc::clone(&seen)));
+            }
+        });
+        Self { name, address, state, task }
+    }
+
+    /// An address where nobody listens.
+    pub(crate) async fn down(name: &'static str) -> Self {
+        let mut origin = Self::start(name).await;
+        origin.kill().await;
+        origin
+    }
+
+    /// Closes the listener and every connection.
+    pub(crate) async fn kill(&mut self) {
+        self.task.shutdown().await;
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.state.requests.lock().expect("no test panics with it").clone()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has got so many requests in all.
+    pub(crate) async fn got(&self, count: usize) {
+        until("requests at the origin", || self.requests().len() >= count).await;
+    }
+
+    /// Lets one `/slow` answer, or one event go.
+    pub(crate) fn go(&self) {
+        self.state.go.add_permits(1);
+    }
+}
+
+async fn connection(mut client: Client<TcpStream>, name: &'static str, seen: Arc<Seen>) {
+    while let Some(head) = client.head().await {
+        let path = head.split(' ').nth(1).expect("a path").to_owned();
+        if path == "/early" {
+            client.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
+        }
+        let Some(body) = body(&mut client, &head).await else { return };
+        seen.requests.lock().expect("no test panics with it").push(Request { head: head.clone(), body: body.clone() });
+        match path.split('?').next().expect("a path") {
+            "/early" => {}
+            "/echo" => {
+                client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+                client.send(body).await;
+            }
+            "/chunked" => {
+                client.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+                for chunk in body.chunks(7001) {
+                    client.send(format!("{:x}\r\n", chunk.len())).await;
+                    client.send(chunk).await;
+                    client.send("\r\n").await;
+                }
+                client.send("0\r\n\r\n").await;
+            }
+            "/until-closed" => {
+                client.send("HTTP/1.1 200 OK\r\n\r\nto the end").await;
+                return;
+            }
+            "/cut" => {
+                client.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all").await;
+                return;
+            }
+            "/garbage" => return client.send("no HTTP at all\r\n\r\n").await,
+            "/slow" => {
+                let Ok(go) = seen.go.acquire().await else { return };
+                go.forget();
+                client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())).await;
+            }
+            "/silent" => std::future::pending().await,
+            "/events" => {
+                client.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n").await;
+                let Ok(go) = seen.go.acquire().await else { return };
+                go.forget();
+                return client.send("data: second\n\n").await;
+            }
+            "/socket" => {
+                client
+                    .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                    .await;
+                let mut buffer = [0; 1024];
+                while let Ok(count @ 1..) = client.stream.read(&mut buffer).await {
+                    client.stream.write_all(&buffer[..count]).await.expect("the proxy reads");
+                }
+                return;
+            }
+            "/hop" => {
+                let fields = "Keep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nTrailer: y\r\nX-Mine: z\r\n\
+                              Connection: x-mine, keep-alive\r\nETag: kept\r\nLocation: http://elsewhere/\r\n";
+                client.send(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n")).await;
+            }
+            "/not-asked" => return client.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n").await,
+            "/none" => client.send("HTTP/1.1 204 No Content\r\n\r\n").await,
+            _ if head.starts_with("HEAD ") => client.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n").await,
+            _ => client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())).await,
+        }
+    }
+}
+
+async fn body(client: &mut Client<TcpStream>, head: &str) -> Option<Vec<u8>> {
+    if field(head, "expect").first().is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue")) {
+        client.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    }
+    if let Some(length) = field(head, "content-length").first() {
+        return client.take(length.parse().expect("a length")).await;
+    }
+    let mut body = Vec::new();
+    if !field(head, "transfer-encoding").is_empty() {
+        loop {
+            let size = usize::from_str_radix(client.until(b"\r\n").await?.trim(), 16).expect("a chunk size");
+            let chunk = client.take(size + 2).await?;
+            if size == 0 {
+                break;
+            }
+            body.extend_from_slice(&chunk[..size]);
+        }
+    }
+    Some(body)
+}
