@@ -1,0 +1,133 @@
+//! The logs of builds and deployments: a file each, appended to line by line, read by whoever follows from where it left off.
+//!
+//! A reader that comes late, or again, loses nothing; a file that grows past its limit says so once and takes no more.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
+
+/// The most that one log holds, in bytes.
+const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The most that one read returns, in bytes.
+const READ_MAX_BYTES: u64 = 64 * 1024;
+
+/// The longest line, in bytes; the rest of a longer one is dropped.
+const LINE_MAX_BYTES: usize = 4096;
+
+/// The folder of logs.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    folder: PathBuf,
+    changed: watch::Sender<u64>,
+}
+
+/// Which log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Log<'a> {
+    /// What the engine said while it built.
+    Build(&'a str),
+    /// The steps of a deployment.
+    Deployment(&'a str),
+}
+
+impl Journal {
+    /// Takes a folder and makes it where it is missing.
+    pub(crate) fn open(folder: &Path) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self { folder: folder.to_owned(), changed: watch::Sender::new(0) })
+    }
+
+    fn file(&self, log: Log<'_>) -> PathBuf {
+        match log {
+            Log::Build(id) => self.folder.join(format!("build-{id}.log")),
+            Log::Deployment(id) => self.folder.join(format!("deployment-{id}.log")),
+        }
+    }
+
+    /// Counts the writes: whoever follows looks again at each.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Appends a line. What cannot be written is dropped and logged: a full disk must not stop a deployment.
+    pub(crate) fn say(&self, log: Log<'_>, line: &str) {
+        if let Err(error) = self.append(log, line) {
+            tracing::warn!(%error, file = %self.file(log).display(), "a log line was not written");
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn append(&self, log: Log<'_>, line: &str) -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.file(log))?;
+        let length = file.metadata()?.len();
+        if length > LOG_MAX_BYTES {
+            return Ok(());
+        }
+        let end = line.floor_char_boundary(LINE_MAX_BYTES);
+        let mut text = line[..end].replace(['\n', '\r'], " ");
+        text.push('\n');
+        if length + text.len() as u64 > LOG_MAX_BYTES {
+            text = "(the log is full; what follows is not kept)\n".to_owned();
+        }
+        file.write_all(text.as_bytes())
+    }
+
+    /// The whole lines from `offset`, and the offset after them. A log that does not exist yet is empty.
+    pub(crate) fn read(&self, log: Log<'_>, offset: u64) -> std::io::Result<(Vec<String>, u64)> {
+        let mut file = match std::fs::File::open(self.file(log)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), offset)),
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(READ_MAX_BYTES).read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let lines = String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned).collect();
+        Ok((lines, offset + whole as u64))
+    }
+
+    /// Removes a log.
+    pub(crate) fn remove(&self, log: Log<'_>) {
+        if let Err(error) = std::fs::remove_file(self.file(log))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, file = %self.file(log).display(), "a log was not removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_reader_gets_every_line_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(folder.path()).expect("a journal");
+        let log = Log::Build("b");
+        assert_eq!(journal.read(log, 0).expect("no log yet"), (Vec::new(), 0));
+        journal.say(log, "one");
+        journal.say(log, "two\nlines");
+        let (lines, offset) = journal.read(log, 0).expect("a log");
+        assert_eq!(lines, ["one", "two lines"]);
+        journal.say(log, "three");
+        let (lines, end) = journal.read(log, offset).expect("a log");
+        assert_eq!(lines, ["three"]);
+        assert_eq!(journal.read(log, end).expect("a log"), (Vec::new(), end));
+    }
+
+    #[test]
+    fn a_flood_fills_the_log_and_no_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(folder.path()).expect("a journal");
+        let line = "x".repeat(LINE_MAX_BYTES * 2);
+        for _ in 0..(LOG_MAX_BYTES / LINE_MAX_BYTES as u64 + 10) {
+            journal.say(Log::Deployment("d"), &line);
+        }
+        let length = std::fs::metadata(folder.path().join("deployment-d.log")).expect("a log").len();
+        assert!(length <= LOG_MAX_BYTES + 100, "{length}");
+    }
+}

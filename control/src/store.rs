@@ -1,0 +1,205 @@
+//! The store: what should be true and what was observed, in one SQLite file. The only place with SQL.
+//!
+//! What we store and why: applications, environments, builds, deployments and instances are *intent* and *observation* side by
+//! side, so that the reconciler can start from any row left by any crash; `object` is the table that edges serve, as a log by
+//! generation, so that an edge is told what it missed and no more. Every write is one transaction; one that changes what
+//! an edge should believe also raises the generation. Whoever waits for a change watches [`Store::changes`] and looks again.
+//!
+//! SQL is written once, portable (TEXT, BIGINT, JSON in TEXT, `$1`), for PostgreSQL to take over when a machine is outgrown.
+
+mod app;
+mod build;
+mod deployment;
+mod environment;
+mod host;
+mod instance;
+mod object;
+
+use std::path::Path;
+use std::time::Duration;
+
+use dormouse_link::{Generation, Host, Label};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use tokio::sync::watch;
+
+pub use app::{NewApp, NewEnvironment};
+pub use deployment::Runs;
+pub(crate) use deployment::state_text as deployment_state_text;
+pub(crate) use environment::state_text as environment_state_text;
+pub use instance::Addresses;
+
+/// Readers at one time; a further one waits for its turn.
+const READERS: u32 = 4;
+
+/// How long a statement waits for SQLite's lock before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The organisation that exists from the start.
+const FIRST_ORGANISATION: &str = "default";
+
+/// How many applications an organisation has at most, unless it was given another quota.
+const MAX_APPS: i64 = 1000;
+
+/// Why the store did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite's.
+    #[error("use the store")]
+    Sql(#[from] sqlx::Error),
+    /// A migration's.
+    #[error("bring the store's schema up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row says what no version of this program writes.
+    #[error("read {what} from the store: {value:?} is none")]
+    Corrupt {
+        /// The column.
+        what: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The application's name is taken.
+    #[error("an application called {0} exists already")]
+    AppTaken(Label),
+    /// A host is held by another environment.
+    #[error("the host {host} belongs to {holder} already")]
+    HostTaken {
+        /// The host.
+        host: Host,
+        /// `APP ENVIRONMENT` of its holder.
+        holder: String,
+    },
+    /// The organisation's quota is used up.
+    #[error("the organisation has {0} applications, its quota")]
+    Quota(i64),
+    /// The row is gone.
+    #[error("{0} does not exist any more")]
+    Gone(&'static str),
+    /// Every address of the network is in use.
+    #[error("find a free address: all {0} of the network are in use")]
+    NoAddress(usize),
+}
+
+/// The store.
+pub struct Store {
+    read: SqlitePool,
+    write: SqlitePool,
+    changed: watch::Sender<u64>,
+    installation: String,
+}
+
+/// One write: everything in it happens, or nothing.
+pub(crate) struct Write<'s> {
+    tx: Transaction<'static, Sqlite>,
+    changed: &'s watch::Sender<u64>,
+}
+
+impl Write<'_> {
+    async fn commit(self) -> Result<(), StoreError> {
+        self.tx.commit().await?;
+        self.changed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Opens the file, makes it where it is missing, and brings its schema up to date.
+    pub async fn open(file: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("./migrations").run(&write).await?;
+        let read = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
+        let mut store = Self { read, write, changed: watch::Sender::new(0), installation: String::new() };
+        store.installation = store.settle().await?;
+        Ok(store)
+    }
+
+    /// The rows that every store has from its first start; returns the installation's id.
+    async fn settle(&self) -> Result<String, StoreError> {
+        let mut write = self.begin().await?;
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('installation', $1) ON CONFLICT (name) DO NOTHING")
+            .bind(crate::model::random_hex::<4>())
+            .execute(&mut *write.tx)
+            .await?;
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('generation', '0') ON CONFLICT (name) DO NOTHING")
+            .execute(&mut *write.tx)
+            .await?;
+        sqlx::query(
+            "INSERT INTO organisation (id, name, max_apps, created_at) VALUES ($1, $1, $2, $3) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(FIRST_ORGANISATION)
+        .bind(MAX_APPS)
+        .bind(crate::model::now())
+        .execute(&mut *write.tx)
+        .await?;
+        let row = sqlx::query("SELECT value FROM meta WHERE name = 'installation'").fetch_one(&mut *write.tx).await?;
+        let installation = row.try_get(0)?;
+        write.commit().await?;
+        Ok(installation)
+    }
+
+    /// What tells this installation's containers from another's on the same engine.
+    pub fn installation(&self) -> &str {
+        &self.installation
+    }
+
+    /// Counts the writes: whoever waits for something looks again at each.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Closes the file; what was committed stays.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+
+    async fn begin(&self) -> Result<Write<'_>, StoreError> {
+        Ok(Write { tx: self.write.begin().await?, changed: &self.changed })
+    }
+
+    /// The generation of the newest change to the table.
+    pub async fn generation(&self) -> Result<Generation, StoreError> {
+        let row = sqlx::query("SELECT value FROM meta WHERE name = 'generation'").fetch_one(&self.read).await?;
+        parse("generation", &row.try_get::<String, _>(0)?).map(Generation)
+    }
+}
+
+/// A column's text as a value of its type.
+fn parse<T: std::str::FromStr>(what: &'static str, value: &str) -> Result<T, StoreError> {
+    value.parse().map_err(|_| StoreError::Corrupt { what, value: value.to_owned() })
+}
+
+/// A column's JSON as a value of its type.
+fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, value: &str) -> Result<T, StoreError> {
+    serde_json::from_str(value).map_err(|_| StoreError::Corrupt { what, value: value.to_owned() })
+}
+
+/// A value as a column's JSON.
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("the store's values have text keys and no failing serialisers")
+}
+
+/// An unsigned number as a BIGINT column.
+fn big(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A BIGINT column as the unsigned number that was written.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A duration as a BIGINT column of milliseconds.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
