@@ -163,6 +163,11 @@ impl Fake {
         self.0.state().starts.get(instance).copied().unwrap_or(0)
     }
 
+    /// How often an operation was asked for since the beginning.
+    pub fn calls(&self, operation: Operation) -> usize {
+        self.0.state().calls.iter().filter(|called| **called == operation).count()
+    }
+
     /// How many images were built since the beginning.
     pub fn builds(&self) -> u64 {
         self.0.state().builds
@@ -174,6 +179,7 @@ impl Fake {
         operation: Operation,
         work: impl Future<Output = Result<T, EngineError>> + Send,
     ) -> Result<T, EngineError> {
+        self.0.state().calls.push(operation);
         let fault = self.0.state().fault(operation);
         match fault {
             None => work.await,

@@ -21,6 +21,7 @@ pub(super) struct State {
     pub(super) instances: BTreeMap<InstanceId, Held>,
     pub(super) starts: BTreeMap<InstanceId, u64>,
     pub(super) builds: u64,
+    pub(super) calls: Vec<Operation>,
     pub(super) runs: u64,
     /// The last process at each address.
     pub(super) ports: BTreeMap<SocketAddr, Fate>,

@@ -1,0 +1,314 @@
+//! Does one step of a plan. Idempotent, without choices: what to do was decided from what was seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_link::InstanceId;
+
+use crate::attempt::Attempts;
+use crate::backoff::Backoff;
+use crate::engine::{EngineError, Instance as Start, LogLine, Logs};
+use crate::health::{self, ProbeLimits};
+use crate::journal::Log;
+use crate::model::{Asked, Deployment, DeploymentState, Environment, EnvironmentState, Instance, Millis, new_id, now};
+use crate::plan::{Move, Probe, Situation, Step};
+use crate::store::StoreError;
+use crate::variables::{port, variables};
+use crate::world::World;
+
+/// How long an application may take to end after SIGTERM, before it is killed.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How many lines of a failed container are kept with its deployment.
+const LAST_LINES: u32 = 50;
+
+/// How long the last lines of a failed container are waited for.
+const LAST_LINES_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long an environment that cannot be started is left alone.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
+
+/// Why a step was not done; the pass ends and is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ActError {
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine's.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Does one step of the plan for `situation`.
+pub(crate) async fn act(
+    world: &Arc<World>,
+    situation: &Situation,
+    attempts: &mut Attempts,
+    step: Step,
+) -> Result<(), ActError> {
+    let environment = &situation.environment;
+    match step {
+        Step::Launch(id) => launch(world, situation, attempts, &id).await,
+        Step::Probe(id) => {
+            if let Some(instance) = instance(situation, &id) {
+                begin_probe(world, environment, instance, attempts);
+            }
+            Ok(())
+        }
+        Step::Stop(id) => {
+            attempts.forget(&id);
+            Ok(world.engine.stop(&id, STOP_GRACE).await?)
+        }
+        Step::Remove(id) => {
+            attempts.forget(&id);
+            world.engine.stop(&id, STOP_GRACE).await?;
+            world.engine.remove(&id).await?;
+            if let Some(instance) = instance(situation, &id) {
+                world.store.remove_instance(instance, now()).await?;
+            }
+            Ok(())
+        }
+        Step::Move(to) => move_to(world, environment, to).await,
+        Step::Forgive => {
+            world.store.change_environment(&environment.id, now(), |environment| environment.failures = 0).await?;
+            Ok(())
+        }
+        Step::BeginBuilding(id) => {
+            let Some(target) = deployment(situation, &id) else { return Ok(()) };
+            world.store.begin_building(target, &environment.app_id, now()).await?;
+            world.build_poke.notify_one();
+            Ok(())
+        }
+        Step::BeginStarting(id) => begin_starting(world, situation, &id).await,
+        Step::Swap(id) => {
+            let Some(target) = deployment(situation, &id) else { return Ok(()) };
+            world.store.swap(target, now()).await?;
+            world.publish_poke.notify_one();
+            world.journal.say(Log::Deployment(&id), &format!("Requests go to deployment {} now.", target.number));
+            Ok(())
+        }
+        Step::Fail { deployment, instance, reason } => fail(world, &deployment, instance.as_ref(), &reason).await,
+        Step::Supersede(id) => {
+            let reason = "a newer deployment was asked for";
+            Ok(world.store.end_deployment(&id, DeploymentState::Superseded, reason, &[], now()).await?)
+        }
+        Step::Forget => {
+            for deployment in world.store.deployments_of(&environment.id).await? {
+                world.journal.remove(Log::Deployment(&deployment.id));
+            }
+            world.store.forget_environment(&environment.id).await?;
+            world.signals.forget(&environment.id);
+            Ok(())
+        }
+    }
+}
+
+fn instance<'s>(situation: &'s Situation, id: &InstanceId) -> Option<&'s Instance> {
+    situation.instances.iter().map(|sighting| &sighting.instance).find(|instance| instance.id == *id)
+}
+
+fn deployment<'s>(situation: &'s Situation, id: &str) -> Option<&'s Deployment> {
+    situation.unended.iter().find(|deployment| deployment.id == id)
+}
+
+/// Starts an instance's container. What is the instance's own fault becomes the result of its probe; what is the engine's is
+/// an error, to be tried again.
+async fn launch(
+    world: &Arc<World>,
+    situation: &Situation,
+    attempts: &mut Attempts,
+    id: &InstanceId,
+) -> Result<(), ActError> {
+    let environment = &situation.environment;
+    let Some(instance) = instance(situation, id) else { return Ok(()) };
+    let Some(deployment) = world.store.deployment(&instance.deployment_id).await? else { return Ok(()) };
+    let log = Log::Deployment(&deployment.id);
+    if !deployment.state.ended() && !attempts.launched(id) {
+        let beside = if environment.serving.is_some() { " beside the old one" } else { "" };
+        world.journal.say(log, &format!("Starting a container{beside}, at {}.", instance.endpoint()));
+    }
+    let start = Start {
+        id: instance.id.clone(),
+        environment: environment.id.clone(),
+        name: format!("{}-{}-{}", environment.app, environment.name, deployment.number),
+        image: world.image_tag(&environment.app, &deployment.commit),
+        address: instance.address,
+        variables: deployment.variables.clone(),
+    };
+    attempts.launch(id);
+    match world.engine.start(start).await {
+        Ok(_) => Ok(()),
+        Err(EngineError::NoImage(tag)) => {
+            // Built anew from its commit; whoever waits is told so now, and served when it is there.
+            if let Some(build) = &deployment.build_id {
+                world.store.lose_build(build).await?;
+                world.build_poke.notify_one();
+            }
+            attempts.forget(id);
+            if deployment.state.ended() {
+                attempts.launch(id);
+                let reason = format!("the engine has lost image {tag}; it is built again from its commit");
+                if let Some(outcome) = attempts.begin_probe(id) {
+                    outcome.set(Probe::Unstartable(reason));
+                }
+                world.pokes.poke(&environment.id);
+            }
+            Ok(())
+        }
+        Err(EngineError::Start(words)) => {
+            if let Some(outcome) = attempts.begin_probe(id) {
+                outcome.set(Probe::Unstartable(format!("the container could not be started: {words}")));
+            }
+            world.pokes.poke(&environment.id);
+            Ok(())
+        }
+        Err(error) => {
+            attempts.forget(id);
+            Err(error.into())
+        }
+    }
+}
+
+fn begin_probe(world: &Arc<World>, environment: &Environment, instance: &Instance, attempts: &mut Attempts) {
+    let Some(outcome) = attempts.begin_probe(&instance.id) else { return };
+    let Some(host) = environment.platform_host().cloned() else { return };
+    let limits = ProbeLimits { window: environment.ready_within, ..ProbeLimits::default() };
+    let (world, environment, target) = (world.clone(), environment.id.clone(), instance.endpoint());
+    let deployment = instance.deployment_id.clone();
+    let tasks = world.tasks.clone();
+    tasks.spawn(format!("probe of instance {}", instance.id), async move {
+        let stop = world.tasks.token();
+        // Cancel safe: a probe has no effect but its result.
+        let result = tokio::select! {
+            result = health::probe(target, &host, limits) => result,
+            () = outcome.token.cancelled() => return,
+            () = stop.cancelled() => return,
+        };
+        match result {
+            Ok(ready) => {
+                let unended = world.store.deployment(&deployment).await;
+                if matches!(unended, Ok(Some(deployment)) if !deployment.state.ended()) {
+                    let tries = if ready.tries == 1 { "1 try".to_owned() } else { format!("{} tries", ready.tries) };
+                    let line = format!("It answers, after {} ms ({tries}).", ready.took.as_millis());
+                    world.journal.say(Log::Deployment(&deployment), &line);
+                }
+                outcome.set(Probe::Passed);
+            }
+            Err(error) => outcome.set(Probe::Failed(error.to_string())),
+        }
+        world.pokes.poke(&environment);
+    });
+}
+
+async fn begin_starting(world: &World, situation: &Situation, id: &str) -> Result<(), ActError> {
+    let environment = &situation.environment;
+    let (Some(target), Some(build)) = (deployment(situation, id), &situation.build) else { return Ok(()) };
+    let port = match port(environment, build) {
+        Ok(port) => port,
+        Err(error) => return fail(world, id, None, &error.to_string()).await,
+    };
+    let Some(addresses) = world.addresses.get() else { return Ok(()) };
+    let address = match world.store.free_address(&environment.id, addresses, world.signals.acked()).await {
+        Ok(address) => address,
+        Err(error @ StoreError::NoAddress(_)) => return fail(world, id, None, &error.to_string()).await,
+        Err(error) => return Err(error.into()),
+    };
+    let instance = Instance {
+        id: InstanceId::new(new_id()),
+        environment: environment.id.clone(),
+        deployment_id: id.to_owned(),
+        address,
+        port,
+        retired: None,
+    };
+    Ok(world.store.begin_starting(id, &variables(environment, target, port), &instance, now()).await?)
+}
+
+/// Ends a deployment that failed, with what its container wrote last. The instance is removed by a later step, because its
+/// deployment has ended: so a crash between the two leaves nothing behind.
+async fn fail(world: &World, deployment: &str, instance: Option<&InstanceId>, reason: &str) -> Result<(), ActError> {
+    let lines = match instance {
+        Some(instance) => last_lines(world, instance).await,
+        None => Vec::new(),
+    };
+    world.store.end_deployment(deployment, DeploymentState::Failed, reason, &lines, now()).await?;
+    Ok(())
+}
+
+async fn last_lines(world: &World, instance: &InstanceId) -> Vec<String> {
+    let read = async {
+        let mut lines = Vec::new();
+        match world.engine.logs(instance, Logs { tail: LAST_LINES, follow: false }).await {
+            Ok(mut log) => {
+                while let Some(LogLine { text, .. }) = log.recv().await {
+                    lines.push(text);
+                }
+            }
+            Err(error) => tracing::warn!(instance.id = %instance, %error, "the last lines could not be read"),
+        }
+        lines
+    };
+    let mut lines = tokio::time::timeout(LAST_LINES_WITHIN, read).await.unwrap_or_default();
+    let excess = lines.len().saturating_sub(LAST_LINES as usize);
+    lines.drain(..excess);
+    lines
+}
+
+async fn move_to(world: &World, environment: &Environment, to: Move) -> Result<(), ActError> {
+    let now = now();
+    let last_active_at = world.signals.last_active_at(&environment.id);
+    let from = environment.state;
+    let moved = world
+        .store
+        .change_environment(&environment.id, now, |environment| {
+            // Somebody may have deleted it since it was looked at.
+            if environment.state == from {
+                apply(environment, &to, now);
+                environment.last_active_at = environment.last_active_at.max(last_active_at);
+            }
+        })
+        .await?;
+    if matches!(to, Move::Serve | Move::Fail(_)) {
+        world.signals.answer(&environment.id);
+    }
+    world.publish_poke.notify_one();
+    tracing::info!(environment.id = %environment.id, app = %environment.app, environment = %environment.name,
+        state = crate::store::environment_state_text(moved.state), reason = moved.reason, "environment moved");
+    Ok(())
+}
+
+/// Writes a move into the environment. Pure.
+fn apply(environment: &mut Environment, to: &Move, now: Millis) {
+    environment.state_since = now;
+    match to {
+        Move::Close => environment.state = EnvironmentState::Closing,
+        Move::Reopen => {
+            environment.state = EnvironmentState::Ready;
+            environment.asked = None;
+        }
+        Move::Sleep => {
+            environment.state = EnvironmentState::Asleep;
+            environment.asked = environment.asked.filter(|asked| *asked != Asked::Sleep);
+        }
+        Move::Wake => environment.state = EnvironmentState::Waking,
+        Move::Serve => {
+            environment.state = EnvironmentState::Ready;
+            environment.asked = environment.asked.filter(|asked| *asked != Asked::Wake);
+            environment.epoch.0 += 1;
+            environment.reason = None;
+        }
+        Move::Fail(reason) => {
+            environment.state = EnvironmentState::Failed;
+            environment.asked = None;
+            environment.failures = environment.failures.saturating_add(1);
+            let delay = BACKOFF.delay(environment.failures, chance());
+            environment.retry_at = now + Millis::try_from(delay.as_millis()).unwrap_or(Millis::MAX);
+            environment.reason = Some(reason.clone());
+        }
+    }
+}
+
+/// A random number from 0 to 1, so that not everybody tries again at once.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,166 @@
+//! Environments: what is shown, set and done of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use dormouse_link::Label;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::error::Problem;
+use super::{Api, stream};
+use crate::apps::{self, Settings};
+use crate::engine::{EngineError, Logs};
+use crate::model::{Deployment, Environment, Millis};
+use crate::store::{deployment_state_text, environment_state_text};
+
+/// Lines of a log that are shown unless asked otherwise, and at most.
+const TAIL: u32 = 100;
+const TAIL_MAX: u32 = 100_000;
+
+/// An environment, as the API shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct EnvironmentView {
+    name: Label,
+    urls: Vec<String>,
+    state: &'static str,
+    reason: Option<String>,
+    serving: Option<DeploymentView>,
+    latest: Option<DeploymentView>,
+    sleep_after_ms: Option<u128>,
+    ready_within_ms: u128,
+    last_active_at: Option<Millis>,
+}
+
+/// A deployment, as the API shows it. Variables are secrets, and not shown.
+#[derive(Debug, Serialize)]
+struct DeploymentView {
+    number: u64,
+    commit: String,
+    state: &'static str,
+    reason: Option<String>,
+    last_lines: Vec<String>,
+    created_at: Millis,
+    ended_at: Option<Millis>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Set {
+    #[serde(default, deserialize_with = "given")]
+    sleep_after_ms: Option<Option<u64>>,
+    #[serde(default)]
+    ready_within_ms: Option<u64>,
+    #[serde(default)]
+    variables: BTreeMap<String, Option<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Which {
+    #[serde(default)]
+    tail: Option<u32>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Tells a `null` that was given from a field that was not.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::<u64>::deserialize(from).map(Some)
+}
+
+impl EnvironmentView {
+    pub(crate) async fn of(api: &Api, environment: &Environment) -> Result<Self, Problem> {
+        let (serving, latest) = apps::deployments(&api.world, environment).await?;
+        let seen = api.world.signals.last_active_at(&environment.id);
+        Ok(Self {
+            name: environment.name.clone(),
+            urls: urls(api, environment),
+            state: environment_state_text(environment.state),
+            reason: environment.reason.clone(),
+            serving: serving.map(DeploymentView::of),
+            latest: latest.map(DeploymentView::of),
+            sleep_after_ms: environment.sleep_after.map(|after| after.as_millis()),
+            ready_within_ms: environment.ready_within.as_millis(),
+            last_active_at: environment.last_active_at.max(seen),
+        })
+    }
+}
+
+impl DeploymentView {
+    fn of(deployment: Deployment) -> Self {
+        Self {
+            number: deployment.number,
+            commit: deployment.commit.to_string(),
+            state: deployment_state_text(deployment.state),
+            reason: deployment.reason,
+            last_lines: deployment.last_lines,
+            created_at: deployment.created_at,
+            ended_at: deployment.ended_at,
+        }
+    }
+}
+
+fn urls(api: &Api, environment: &Environment) -> Vec<String> {
+    let url = |scheme: &str, port: Option<u16>, usual: u16| {
+        let port = port?;
+        let host = environment.platform_host()?;
+        Some(if port == usual { format!("{scheme}://{host}/") } else { format!("{scheme}://{host}:{port}/") })
+    };
+    [url("http", api.edge.http, 80), url("https", api.edge.https, 443)].into_iter().flatten().collect()
+}
+
+pub(crate) async fn set(
+    State(api): State<Api>,
+    Path((app, environment)): Path<(String, String)>,
+    body: Result<Json<Set>, JsonRejection>,
+) -> Result<Json<EnvironmentView>, Problem> {
+    let Json(set) = body?;
+    let settings = Settings {
+        sleep_after: set.sleep_after_ms.map(|after| after.map(Duration::from_millis)),
+        ready_within: set.ready_within_ms.map(Duration::from_millis),
+        variables: set.variables,
+    };
+    let environment = apps::set(&api.world, &app, &environment, settings).await?;
+    Ok(Json(EnvironmentView::of(&api, &environment).await?))
+}
+
+pub(crate) async fn deploy(
+    State(api): State<Api>,
+    Path((app, environment)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let deployment = apps::deploy(&api.world, &app, &environment).await?;
+    Ok(stream::lines(apps::follow_deployment(&api.world, &deployment)))
+}
+
+pub(crate) async fn sleep(
+    State(api): State<Api>,
+    Path((app, environment)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    Ok(stream::lines(apps::sleep(&api.world, &app, &environment).await?))
+}
+
+pub(crate) async fn wake(
+    State(api): State<Api>,
+    Path((app, environment)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    Ok(stream::lines(apps::wake(&api.world, &app, &environment).await?))
+}
+
+pub(crate) async fn logs(
+    State(api): State<Api>,
+    Path((app, environment)): Path<(String, String)>,
+    query: Result<Query<Which>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(which) = query?;
+    let (_, environment) = apps::find_environment(&api.world, &app, &environment).await?;
+    let instances = api.world.store.instances(&environment.id).await?;
+    let serving = instances.iter().find(|instance| Some(&instance.deployment_id) == environment.serving.as_ref());
+    let none = || EngineError::NoInstance(dormouse_link::InstanceId::new("none"));
+    let instance = serving.or(instances.last()).ok_or_else(none)?;
+    let lines = Logs { tail: which.tail.unwrap_or(TAIL).min(TAIL_MAX), follow: which.follow };
+    Ok(stream::lines(api.world.engine.logs(&instance.id, lines).await?))
+}

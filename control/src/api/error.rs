@@ -1,0 +1,124 @@
+//! What a client of the API is told when something was not done: status, words, and what to do. RFC 9457.
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::apps::AppsError;
+use crate::engine::EngineError;
+use crate::error::chain;
+use crate::store::StoreError;
+
+/// An error as `application/problem+json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn not_found(detail: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(crate) fn method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
+    }
+
+    pub(crate) fn token(detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+            .hint("the token is in the file admin.token of the data folder; give it by --token or DORMOUSE_TOKEN")
+    }
+
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl From<AppsError> for Problem {
+    fn from(error: AppsError) -> Self {
+        let words = error.to_string();
+        match error {
+            AppsError::Reserved(_) => Self::new(StatusCode::CONFLICT, words).hint("choose another name"),
+            AppsError::NoApp(_) => Self::new(StatusCode::NOT_FOUND, words)
+                .hint("`dormouse app list` shows the applications, `dormouse app create NAME` makes one"),
+            AppsError::NoEnvironment { .. } => {
+                Self::new(StatusCode::NOT_FOUND, words).hint("`dormouse status NAME` shows its environments")
+            }
+            AppsError::NothingToDeploy(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, words)
+                .hint("push its branch first: `git push` deploys Test"),
+            AppsError::Value(_) => Self::new(StatusCode::BAD_REQUEST, words),
+            AppsError::Deleting(_) => Self::new(StatusCode::CONFLICT, words).hint("wait until it is gone"),
+            AppsError::Store(error) => error.into(),
+            AppsError::Engine(error) => error.into(),
+            error @ (AppsError::Git(_) | AppsError::Authority(_)) => internal(&error),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let words = error.to_string();
+        match error {
+            StoreError::AppTaken(_) | StoreError::HostTaken { .. } => {
+                Self::new(StatusCode::CONFLICT, words).hint("choose another name")
+            }
+            StoreError::Quota(_) => Self::new(StatusCode::CONFLICT, words).hint("delete an application first"),
+            StoreError::Gone(_) => Self::new(StatusCode::NOT_FOUND, words),
+            error => internal(&error),
+        }
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Unavailable { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error))
+                .hint("start Docker; Dormouse goes on by itself when it answers"),
+            EngineError::NoInstance(_) => Self::new(StatusCode::NOT_FOUND, "no container has run there yet"),
+            error => internal(&error),
+        }
+    }
+}
+
+/// Our own fault: the details go to the log.
+fn internal(error: &dyn std::error::Error) -> Problem {
+    tracing::error!(error = chain(error), "a request to the API failed");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, chain(error)).hint("the log of `dormouse up` has the details")
+}

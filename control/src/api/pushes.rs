@@ -1,0 +1,99 @@
+//! What a git push meets: the same token as the API, the application's repository, and the deployment that the refs ask for.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dormouse_link::Label;
+use tokio::sync::mpsc;
+
+use super::Token;
+use crate::apps;
+use crate::error::chain;
+use crate::follow::Progress;
+use crate::git::{Pushes, RefUpdate, Repository};
+use crate::model::App;
+use crate::refs;
+use crate::world::World;
+
+/// Lines that wait for a push's client to take them.
+const QUEUE: usize = 64;
+
+/// What git pushes go through.
+pub(crate) struct Gate {
+    pub(crate) world: Arc<World>,
+    pub(crate) token: Token,
+}
+
+#[async_trait]
+impl Pushes for Gate {
+    fn authorised(&self, token: &str) -> bool {
+        self.token.matches(token)
+    }
+
+    async fn repository(&self, app: &Label) -> Option<Repository> {
+        match self.world.store.app(app).await {
+            Ok(app) => {
+                app.map(|app| Repository::at(self.world.repository(&app.id))).filter(|found| is_there(found.path()))
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "an application could not be read for a push");
+                None
+            }
+        }
+    }
+
+    async fn pushed(&self, app: &Label, updated: Vec<RefUpdate>) -> mpsc::Receiver<String> {
+        let (to, lines) = mpsc::channel(QUEUE);
+        let world = self.world.clone();
+        let name = app.clone();
+        self.world.tasks.spawn(format!("push to {app}"), async move {
+            if let Err(error) = follow(&world, &name, &updated, &to).await {
+                tracing::error!(error, "a push could not be followed");
+                let _gone = to.send(format!("The push is stored, but could not be followed: {error}")).await;
+            }
+        });
+        lines
+    }
+}
+
+fn is_there(repository: &Path) -> bool {
+    repository.is_dir()
+}
+
+async fn follow(
+    world: &Arc<World>,
+    name: &Label,
+    updated: &[RefUpdate],
+    to: &mpsc::Sender<String>,
+) -> Result<(), String> {
+    let app: App = apps::find(world, name.as_str()).await.map_err(|error| chain(&error))?;
+    let branch = app.branch.full();
+    for update in updated.iter().filter(|update| update.name != branch) {
+        let line = format!("{} is stored; only {} is deployed to Test.", update.name, app.branch);
+        let _gone = to.send(line).await;
+    }
+    let deployment = refs::look(world, &app).await.map_err(|error| chain(&error))?;
+    let Some(deployment) = deployment else {
+        if updated.iter().any(|update| update.name == branch) {
+            let _gone = to.send("This commit is the newest deployment's already.".to_owned()).await;
+        }
+        return Ok(());
+    };
+    let _gone = to.send(String::new()).await;
+    let mut progress = apps::follow_deployment(world, &deployment);
+    while let Some(word) = progress.recv().await {
+        let (line, ok) = match word {
+            Progress::Line(line) => (line, true),
+            Progress::Done { ok, text } => (text, ok),
+        };
+        let _gone = to.send(line).await;
+        if !ok {
+            let advice = format!(
+                "The push itself is stored. Mend it and push again, or run `dormouse deploy {name}` to try the same commit once more."
+            );
+            let _gone = to.send(advice).await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Joins the loops and ends them in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dormouse_link::Host;
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::api::{self, EdgePorts, Token};
+use crate::apps;
+use crate::authority::{Authority, AuthorityError};
+use crate::engine::{Engine, EngineError};
+use crate::inventory::Inventory;
+use crate::journal::Journal;
+use crate::model::now;
+use crate::pokes::Pokes;
+use crate::publish::{self, EdgeLink};
+use crate::signals::Signals;
+use crate::store::{Addresses, Store, StoreError};
+use crate::task::Tasks;
+use crate::world::World;
+use crate::{builder, certify, error::chain, reconcile, refs};
+
+/// How long the first look at all environments is waited for.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// What the control plane is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its folder; it is there, and nobody else uses it.
+    pub data: PathBuf,
+    /// The domain under which applications get their hosts.
+    pub zone: Host,
+    /// The secret for the API and for pushes.
+    pub token: String,
+}
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The store's.
+    #[error("open the store")]
+    Store(#[from] StoreError),
+    /// The engine's.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The local authority's.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A folder's.
+    #[error("make the folder {}", folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The control plane, running.
+pub struct Control {
+    world: Arc<World>,
+    token: Token,
+}
+
+/// The store in a data folder, from which the engine's handle gets the installation's id.
+pub async fn open_store(data: &Path) -> Result<Store, StoreError> {
+    Store::open(&data.join("dormouse.db")).await
+}
+
+impl Control {
+    /// Starts the loops. What a crash left is put right from here on; nothing of it needs to be known.
+    pub async fn start(config: Config, store: Store, engine: Arc<dyn Engine>) -> Result<Self, ControlError> {
+        let folder = |name: &str| {
+            let folder = config.data.join(name);
+            std::fs::create_dir_all(&folder)
+                .map(|()| folder.clone())
+                .map_err(|source| ControlError::Folder { folder, source })
+        };
+        let logs = folder("logs")?;
+        let network = engine.prepare().await?;
+        let world = Arc::new(World {
+            store,
+            inventory: Inventory::new(engine.clone()),
+            engine,
+            signals: Signals::new(now()),
+            journal: Journal::open(&logs).map_err(|source| ControlError::Folder { folder: logs, source })?,
+            authority: Authority::open_or_create(&config.data, std::time::SystemTime::now())?,
+            zone: config.zone,
+            repositories: folder("git")?,
+            addresses: OnceLock::from(Addresses::of(&network)),
+            pokes: Pokes::default(),
+            build_poke: Notify::new(),
+            publish_poke: Notify::new(),
+            tasks: Tasks::new(),
+        });
+        clean_up(&world).await?;
+        certify::start(&world).await?;
+        builder::start(&world).await?;
+        listen_to_engine(&world);
+        Ok(Self { token: Token::new(&config.token), world })
+    }
+
+    /// Joins an edge of this process. Edges are joined before [`Control::go`], so that nothing is taken for drained before
+    /// they spoke.
+    pub fn join(&self) -> EdgeLink {
+        publish::join(&self.world)
+    }
+
+    /// Lets the reconcilers go, and waits for each one's first look: what runs, and what does not, is known then.
+    pub async fn go(&self) {
+        let first = join_all(reconcile::watch_all(&self.world).await);
+        if tokio::time::timeout(FIRST_LOOK, first).await.is_err() {
+            tracing::warn!("not every environment was looked at yet");
+        }
+        refs::start(&self.world);
+    }
+
+    /// Serves the API on a bound socket, until [`Control::stop`].
+    pub fn serve(&self, listener: TcpListener, address: SocketAddr, edge: EdgePorts) {
+        let router = api::router(&self.world, self.token.clone(), format!("http://{address}"), edge);
+        let stop = self.world.tasks.token();
+        self.world.tasks.spawn("api", async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the api ended");
+            }
+        });
+    }
+
+    /// Waits until every edge has applied what is published, at most for `within`.
+    pub async fn applied(&self, within: Duration) {
+        let generation = self.world.store.generation().await.unwrap_or_default();
+        if !self.world.signals.applied(generation, within).await {
+            tracing::warn!("an edge has not applied its table yet");
+        }
+    }
+
+    /// Ends the loops and closes the store. Containers run on; the next start carries on with them. Returns the tasks that did
+    /// not end in time.
+    pub async fn stop(&self, within: Duration) -> Vec<String> {
+        let left = self.world.tasks.stop(within).await;
+        self.world.store.close().await;
+        left
+    }
+}
+
+/// Whatever no row owns: instances on the engine, repositories on disk, applications whose environments are gone.
+async fn clean_up(world: &World) -> Result<(), ControlError> {
+    let known = world.store.instance_ids().await?;
+    for observed in world.engine.instances().await? {
+        if !known.contains(&observed.id) {
+            tracing::info!(instance.id = %observed.id, "removing an instance that no row owns");
+            world.engine.remove(&observed.id).await?;
+        }
+    }
+    let apps = world.store.apps().await?;
+    if let Ok(folders) = std::fs::read_dir(&world.repositories) {
+        for folder in folders.flatten() {
+            let name = folder.file_name();
+            if !apps.iter().any(|app| world.repository(&app.id).file_name() == Some(&name)) {
+                apps::remove_folder(&folder.path()).await;
+            }
+        }
+    }
+    for app in apps {
+        if world.store.environments_of(&app.id).await?.is_empty() {
+            apps::finish_deletion(world, &app).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Something happened on the engine: every environment looks. What it was is not asked.
+fn listen_to_engine(world: &Arc<World>) {
+    let mut events = world.engine.events();
+    let world = world.clone();
+    let tasks = world.tasks.clone();
+    tasks.spawn("engine events", async move {
+        let stop = world.tasks.token();
+        loop {
+            // Cancel safe: `recv` loses nothing.
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = stop.cancelled() => return,
+            };
+            match event {
+                Some(()) => world.pokes.poke_all(),
+                None => return tracing::warn!("the engine's events ended; the reconcilers' period finds what happens"),
+            }
+        }
+    });
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+/// An error as one line, for the program's messages.
+pub fn words(error: &dyn std::error::Error) -> String {
+    chain(error)
+}

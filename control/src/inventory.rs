@@ -1,0 +1,72 @@
+//! What the engine has, asked once for all who want to know at the same time.
+//!
+//! An answer is as new as its asker: it is from a listing that began after it was asked for. However many environments are
+//! looked at at once (after an event, at the start), two listings serve them all.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::engine::{Engine, EngineError, Observed};
+
+/// The engine's instances.
+pub(crate) struct Inventory {
+    engine: Arc<dyn Engine>,
+    /// When the last listing began, and what it showed.
+    last: Mutex<Option<(Instant, Arc<[Observed]>)>>,
+}
+
+impl Inventory {
+    /// Nothing was listed yet.
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine, last: Mutex::default() }
+    }
+
+    /// All instances of this installation, from a listing that began after this call.
+    pub(crate) async fn look(&self) -> Result<Arc<[Observed]>, EngineError> {
+        let asked = Instant::now();
+        // Whoever lists holds it; the others wait for the one who lists after them, and most find it done.
+        let mut last = self.last.lock().await;
+        if let Some((began, found)) = &*last
+            && *began >= asked
+        {
+            return Ok(found.clone());
+        }
+        let began = Instant::now();
+        let found: Arc<[Observed]> = self.engine.instances().await?.into();
+        *last = Some((began, found.clone()));
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::{Fake, Fault, Operation};
+
+    #[tokio::test]
+    async fn a_crowd_is_served_by_two_listings_and_a_later_asker_by_a_new_one() {
+        let fake = Fake::new();
+        let inventory = Inventory::new(Arc::new(fake.clone()));
+        let before = fake.calls(Operation::Instances);
+        // All have asked before the first one may list.
+        let turn = inventory.last.lock().await;
+        let crowd = futures_util::future::join_all((0..100).map(|_| inventory.look()));
+        let (found, ()) = tokio::join!(crowd, async { drop(turn) });
+        assert!(found.iter().all(Result::is_ok));
+        assert!(fake.calls(Operation::Instances) - before <= 2, "{}", fake.calls(Operation::Instances) - before);
+        let before = fake.calls(Operation::Instances);
+        inventory.look().await.expect("a listing");
+        assert_eq!(fake.calls(Operation::Instances) - before, 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_listing_is_nobody_elses_answer() {
+        let fake = Fake::new();
+        let inventory = Inventory::new(Arc::new(fake.clone()));
+        fake.fail_next(Operation::Instances, Fault::Unavailable);
+        assert!(inventory.look().await.is_err());
+        assert!(inventory.look().await.is_ok());
+    }
+}

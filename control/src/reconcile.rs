@@ -1,0 +1,166 @@
+//! The loop that makes the world as the store says it should be: one a environment.
+//!
+//! It takes no input, only pokes: observe (store, engine, signals) → plan (pure) → act (without choices) → publish, and again
+//! until there is nothing to do. A poke says that there may be something to see, never what; the period finds what no poke
+//! told. One pass at a time for each environment, so that no two steps of one environment ever race; environments do not wait
+//! for each other. What takes long (a build, a probe) runs beside the loop and pokes it when it ends.
+//!
+//! Rejected: reacting to events directly (a lost event would be a lost step), one queue of jobs (a job that was written before a
+//! crash need not be right after it), a lock an environment (the loop is the lock).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_link::EnvironmentId;
+use tokio::sync::{Notify, oneshot};
+
+use crate::act::{ActError, act};
+use crate::attempt::Attempts;
+use crate::backoff::Backoff;
+use crate::model::{Millis, now};
+use crate::plan::{Sighting, Situation, plan};
+use crate::world::World;
+
+/// A pass happens at least so often; what no poke told is found then.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Passes in a row without a pause; more would mean that a step does not do what its plan expects.
+const PASSES_IN_A_ROW: u32 = 20;
+
+/// The pauses after passes that failed.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(250), max: Duration::from_secs(5) };
+
+/// The end of an environment's first pass.
+type Looked = oneshot::Receiver<()>;
+
+/// Starts the loop of every environment that has none; returns the ends of their first passes.
+pub(crate) async fn watch_all(world: &Arc<World>) -> Vec<Looked> {
+    match world.store.environments().await {
+        Ok(environments) => environments.into_iter().filter_map(|found| watch(world, found.id)).collect(),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "environments could not be read");
+            Vec::new()
+        }
+    }
+}
+
+/// Starts the loop of an environment, unless it has one.
+fn watch(world: &Arc<World>, id: EnvironmentId) -> Option<Looked> {
+    let bell = world.pokes.listen(&id)?;
+    let world = world.clone();
+    let tasks = world.tasks.clone();
+    let (looked, first) = oneshot::channel();
+    tasks.spawn(format!("reconciler of environment {id}"), async move {
+        run(&world, &id, &bell, looked).await;
+        world.pokes.leave(&id);
+    });
+    Some(first)
+}
+
+async fn run(world: &Arc<World>, id: &EnvironmentId, bell: &Notify, looked: oneshot::Sender<()>) {
+    let mut looked = Some(looked);
+    let stop = world.tasks.token();
+    let mut attempts = Attempts::default();
+    let mut failures = 0;
+    let mut passes = 0;
+    loop {
+        let passed = pass(world, id, &mut attempts).await;
+        if let Some(looked) = looked.take() {
+            // Nobody waits for it after the start.
+            let _ = looked.send(());
+        }
+        let pause = match passed {
+            Ok(Passed::Gone) => return,
+            Ok(Passed::Acted) if passes < PASSES_IN_A_ROW => {
+                passes += 1;
+                failures = 0;
+                Duration::ZERO
+            }
+            Ok(Passed::Acted) => {
+                tracing::warn!(environment.id = %id, "an environment does not come to rest");
+                passes = 0;
+                PERIOD
+            }
+            Ok(Passed::Rests(again)) => {
+                passes = 0;
+                failures = 0;
+                again.map_or(PERIOD, |again| again.min(PERIOD))
+            }
+            Err(error) => {
+                failures += 1;
+                let pause = PAUSES.delay(failures, 0.5);
+                tracing::warn!(environment.id = %id, error = &error as &dyn std::error::Error,
+                    pause_ms = pause.as_millis(), "a pass failed and is tried again");
+                pause
+            }
+        };
+        if stop.is_cancelled() {
+            return;
+        }
+        if !pause.is_zero() {
+            // Cancel safe: a bell rung meanwhile is kept by `Notify`.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = bell.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// How a pass ended.
+enum Passed {
+    /// Something was done: look again.
+    Acted,
+    /// There is nothing to do, until a poke or this time has passed.
+    Rests(Option<Duration>),
+    /// The environment is no more.
+    Gone,
+}
+
+async fn pass(world: &Arc<World>, id: &EnvironmentId, attempts: &mut Attempts) -> Result<Passed, ActError> {
+    let Some(situation) = observe(world, id, attempts).await? else { return Ok(Passed::Gone) };
+    let plan = plan(&situation);
+    let rests = plan.steps.is_empty();
+    let stop = world.tasks.token();
+    for planned in plan.steps {
+        if stop.is_cancelled() {
+            break;
+        }
+        tracing::debug!(environment.id = %id, step = ?planned.step, why = planned.why, "step");
+        act(world, &situation, attempts, planned.step).await?;
+    }
+    if !rests {
+        return Ok(Passed::Acted);
+    }
+    let again = plan.again_at.map(|at| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0).max(1)));
+    Ok(Passed::Rests(again))
+}
+
+async fn observe(world: &World, id: &EnvironmentId, attempts: &Attempts) -> Result<Option<Situation>, ActError> {
+    let Some(environment) = world.store.environment(id).await? else { return Ok(None) };
+    let instances = world.store.instances(id).await?;
+    let unended = world.store.unended_deployments(id).await?;
+    let build = match unended.first().and_then(|deployment| deployment.build_id.as_ref()) {
+        Some(build) => world.store.build(build).await?,
+        None => None,
+    };
+    // Nothing of it can be on the engine: then the engine is not asked, so that a push is taken while it is away.
+    let observed = if instances.is_empty() { Arc::default() } else { world.inventory.look().await? };
+    let now: Millis = now();
+    let instances = instances
+        .into_iter()
+        .map(|instance| {
+            let found = observed.iter().find(|observed| observed.id == instance.id);
+            Sighting {
+                status: found.map(|observed| observed.status.clone()),
+                launched: attempts.launched(&instance.id),
+                probe: attempts.probe(&instance.id),
+                drained: instance.retired.is_some_and(|(generation, _)| world.signals.drained(id, generation)),
+                instance,
+            }
+        })
+        .collect();
+    let traffic = world.signals.traffic(id, environment.generation, now);
+    Ok(Some(Situation { now, environment, unended, build, instances, traffic }))
+}

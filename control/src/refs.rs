@@ -1,0 +1,69 @@
+//! The ref is the intent of a push: repositories are compared with rows, at each push, at each start, and now and then.
+//!
+//! A client that goes away in mid-push, or a crash between the ref and the row, changes nothing: the next look finds the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::chain;
+use crate::git::{Commit, Repository};
+use crate::model::{App, Deployment, Environment, EnvironmentState, TEST, now};
+use crate::store::{Runs, StoreError};
+use crate::world::World;
+
+/// Refs are compared with rows this often, push or not.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Starts the loop.
+pub(crate) fn start(world: &Arc<World>) {
+    let world = world.clone();
+    let tasks = world.tasks.clone();
+    tasks.spawn("refs", async move {
+        let stop = world.tasks.token();
+        loop {
+            match world.store.apps().await {
+                Ok(apps) => {
+                    for app in apps {
+                        if let Err(error) = look(&world, &app).await {
+                            tracing::warn!(app = %app.name, error = chain(&error), "a branch could not be compared");
+                        }
+                    }
+                }
+                Err(error) => tracing::error!(error = chain(&error), "applications could not be read"),
+            }
+            // Cancel safe: nothing is held.
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    });
+}
+
+/// Compares the head of an application's branch with the newest deployment of Test; asks for one where they differ. Returns it.
+pub(crate) async fn look(world: &World, app: &App) -> Result<Option<Deployment>, StoreError> {
+    let Some(head) = head(world, app).await else { return Ok(None) };
+    let Some(test) = test_of(world, app).await? else { return Ok(None) };
+    if test.seen_commit.as_ref() == Some(&head) || test.state == EnvironmentState::Deleting {
+        return Ok(None);
+    }
+    let deployment = world.store.ask_deployment(&test.id, Runs::Commit(head), now()).await?;
+    world.pokes.poke(&test.id);
+    Ok(Some(deployment))
+}
+
+/// The head of the branch that is deployed to Test.
+pub(crate) async fn head(world: &World, app: &App) -> Option<Commit> {
+    match Repository::at(world.repository(&app.id)).head(&app.branch).await {
+        Ok(head) => head,
+        Err(error) => {
+            tracing::warn!(app = %app.name, error = chain(&error), "a branch could not be read");
+            None
+        }
+    }
+}
+
+async fn test_of(world: &World, app: &App) -> Result<Option<Environment>, StoreError> {
+    let environments = world.store.environments_of(&app.id).await?;
+    Ok(environments.into_iter().find(|environment| environment.name.as_str() == TEST))
+}

@@ -1,0 +1,171 @@
+//! What edges say, kept in memory: who is wanted, who was seen, what is applied and drained.
+//!
+//! Signals are level-triggered: an edge repeats them for as long as they hold, so that nothing here needs to survive a crash.
+//! Only the newest word of each edge counts; a word is no reason to act but a reason to look.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dormouse_link::{EnvironmentId, Generation, Report};
+use tokio::sync::Notify;
+
+use crate::model::Millis;
+use crate::plan::Traffic;
+
+/// How long a `Wanted` holds: an edge repeats it each second.
+const WANTED_HOLDS: Duration = Duration::from_millis(2500);
+
+/// An edge as this control plane knows it.
+pub(crate) type EdgeId = u64;
+
+/// What all edges say.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// Idle times count from here: nobody knows what was before.
+    began_at: Millis,
+    inner: Mutex<Inner>,
+    acks: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    edges: HashMap<EdgeId, Edge>,
+    environments: HashMap<EnvironmentId, Word>,
+}
+
+#[derive(Debug, Default)]
+struct Edge {
+    acked: Generation,
+    drained: HashMap<EnvironmentId, Generation>,
+}
+
+#[derive(Debug, Default)]
+struct Word {
+    wanted_at: Option<Millis>,
+    last_active_at: Option<Millis>,
+}
+
+impl Signals {
+    /// Nothing was said yet.
+    pub(crate) fn new(now: Millis) -> Self {
+        Self { began_at: now, inner: Mutex::default(), acks: Notify::new() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An edge is there: nothing is acked or drained without it.
+    pub(crate) fn join(&self, edge: EdgeId) {
+        self.inner().edges.insert(edge, Edge::default());
+    }
+
+    /// An edge is gone for good.
+    pub(crate) fn leave(&self, edge: EdgeId) {
+        self.inner().edges.remove(&edge);
+        self.acks.notify_waiters();
+    }
+
+    /// Waits until every edge has applied `generation`, at most for `within`; says whether they have.
+    pub(crate) async fn applied(&self, generation: Generation, within: Duration) -> bool {
+        let applied = async {
+            loop {
+                // Listened to before it is looked at, so that no ack is missed in between.
+                let mut ack = pin!(self.acks.notified());
+                ack.as_mut().enable();
+                if self.acked() >= generation {
+                    return;
+                }
+                ack.await;
+            }
+        };
+        tokio::time::timeout(within, applied).await.is_ok()
+    }
+
+    /// Takes an edge's word. Returns the environments that should be looked at because of it.
+    pub(crate) fn hear(&self, edge: EdgeId, report: &Report, now: Millis) -> Vec<EnvironmentId> {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        match report {
+            Report::Acked { generation, .. } => {
+                let edge = inner.edges.entry(edge).or_default();
+                edge.acked = edge.acked.max(*generation);
+                self.acks.notify_waiters();
+                Vec::new()
+            }
+            Report::Drained { environment, generation } => {
+                let drained = &mut inner.edges.entry(edge).or_default().drained;
+                let before = drained.insert(environment.clone(), *generation);
+                // A repeated word is no news.
+                if before == Some(*generation) { Vec::new() } else { vec![environment.clone()] }
+            }
+            Report::Wanted(wanted) => {
+                for wanted in wanted {
+                    inner.environments.entry(wanted.environment.clone()).or_default().wanted_at = Some(now);
+                }
+                wanted.iter().map(|wanted| wanted.environment.clone()).collect()
+            }
+            Report::Seen(seen) => {
+                for seen in seen {
+                    let at = now - Millis::try_from(seen.idle.as_millis()).unwrap_or(Millis::MAX);
+                    let word = inner.environments.entry(seen.environment.clone()).or_default();
+                    word.last_active_at = word.last_active_at.max(Some(at));
+                }
+                Vec::new()
+            }
+            Report::Unreachable { environment, .. } => vec![environment.clone()],
+            Report::Lost { .. } => Vec::new(),
+        }
+    }
+
+    /// What is said of an environment whose cell has version `generation`.
+    pub(crate) fn traffic(&self, environment: &EnvironmentId, generation: Generation, now: Millis) -> Traffic {
+        let inner = self.inner();
+        let word = inner.environments.get(environment);
+        let holds = Millis::try_from(WANTED_HOLDS.as_millis()).unwrap_or(Millis::MAX);
+        Traffic {
+            wanted: word.and_then(|word| word.wanted_at).is_some_and(|at| now - at < holds),
+            last_active_at: word.and_then(|word| word.last_active_at).unwrap_or(self.began_at).max(self.began_at),
+            drained: drained(&inner, environment, generation),
+            acked: inner.edges.values().all(|edge| edge.acked >= generation),
+        }
+    }
+
+    /// Whether every edge said that it is drained of what the cell of `generation` does not offer.
+    pub(crate) fn drained(&self, environment: &EnvironmentId, generation: Generation) -> bool {
+        drained(&self.inner(), environment, generation)
+    }
+
+    /// What every edge has applied.
+    pub(crate) fn acked(&self) -> Generation {
+        let least = self.inner().edges.values().map(|edge| edge.acked).min();
+        least.unwrap_or(Generation(u64::MAX))
+    }
+
+    /// When edges saw the last request for an environment, if they did since the start.
+    pub(crate) fn last_active_at(&self, environment: &EnvironmentId) -> Option<Millis> {
+        self.inner().environments.get(environment).and_then(|word| word.last_active_at)
+    }
+
+    /// The start of an environment answers those who wanted it until now.
+    pub(crate) fn answer(&self, environment: &EnvironmentId) {
+        if let Some(word) = self.inner().environments.get_mut(environment) {
+            word.wanted_at = None;
+        }
+    }
+
+    /// An environment is gone.
+    pub(crate) fn forget(&self, environment: &EnvironmentId) {
+        let mut inner = self.inner();
+        inner.environments.remove(environment);
+        for edge in inner.edges.values_mut() {
+            edge.drained.remove(environment);
+        }
+    }
+}
+
+fn drained(inner: &Inner, environment: &EnvironmentId, generation: Generation) -> bool {
+    inner.edges.values().all(|edge| edge.drained.get(environment).is_some_and(|drained| *drained >= generation))
+}

@@ -1,0 +1,60 @@
+//! What the control plane's loops work with, joined once: store, engine, signals, journal.
+//!
+//! Loops receive this and nothing else; none of them holds another.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use dormouse_link::Host;
+use tokio::sync::Notify;
+
+use crate::authority::Authority;
+use crate::engine::Engine;
+use crate::inventory::Inventory;
+use crate::journal::Journal;
+use crate::pokes::Pokes;
+use crate::signals::Signals;
+use crate::store::{Addresses, Store};
+use crate::task::Tasks;
+
+/// Shared by all loops.
+pub(crate) struct World {
+    /// What should be true, and what was observed.
+    pub store: Store,
+    /// Where instances run and images are built.
+    pub engine: Arc<dyn Engine>,
+    /// What the engine has.
+    pub(crate) inventory: Inventory,
+    /// What edges say.
+    pub signals: Signals,
+    /// The logs of builds and deployments.
+    pub journal: Journal,
+    /// Who vouches for the platform's hosts.
+    pub authority: Authority,
+    /// The domain under which applications get their hosts.
+    pub zone: Host,
+    /// The folder of repositories.
+    pub repositories: PathBuf,
+    /// The addresses that instances may have, once the engine was reached.
+    pub addresses: OnceLock<Addresses>,
+    /// Wakes the reconciler of an environment.
+    pub pokes: Pokes,
+    /// Wakes the builder.
+    pub build_poke: Notify,
+    /// Wakes the publisher.
+    pub publish_poke: Notify,
+    /// Starts tasks, and ends them.
+    pub tasks: Tasks,
+}
+
+impl World {
+    /// The repository of an application.
+    pub(crate) fn repository(&self, app_id: &str) -> PathBuf {
+        self.repositories.join(format!("{app_id}.git"))
+    }
+
+    /// The tag of a commit's image.
+    pub(crate) fn image_tag(&self, app: &dormouse_link::Label, commit: &crate::git::Commit) -> String {
+        format!("dormouse/{app}:{commit}")
+    }
+}
