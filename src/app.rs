@@ -1,10 +1,229 @@
-//! Joins the control plane and the proxy in one process.
+//! Joins the control plane and the proxy in one process: starts them, tells where they are, ends them in order.
 
-use crate::config::UpConfig;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_control::engine::docker::Docker;
+use dormouse_control::engine::{Engine, EngineError};
+use dormouse_control::store::StoreError;
+use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, open_store};
+use dormouse_proxy::{Config as ProxyConfig, Proxy, StartError};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::client::demo;
+use crate::config::{Demo, UpConfig};
 use crate::failure::{Exit, Failure};
+use crate::folder::Folder;
+use crate::telemetry;
+
+/// How long requests that run may go on when the program is told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long the control plane's loops may take to end.
+const STOP: Duration = Duration::from_secs(15);
+
+/// How long the edge may take to apply its first table.
+const READY: Duration = Duration::from_secs(30);
+
+/// Both halves, running in this process.
+pub struct App {
+    folder: Folder,
+    control: Control,
+    proxy: Proxy,
+    api: SocketAddr,
+}
+
+/// Where an [`App`] is.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Plain HTTP, for visitors.
+    pub http: Option<SocketAddr>,
+    /// HTTPS, for visitors.
+    pub https: Option<SocketAddr>,
+    /// The API, and git.
+    pub api: SocketAddr,
+    /// Health, for operators.
+    pub admin: Option<SocketAddr>,
+}
 
 /// Runs both halves until it is told to stop.
 pub fn run_up(config: UpConfig) -> Result<(), Failure> {
-    let what = format!("cannot serve {} yet", config.zone);
-    Err(Failure::new(Exit::Unavailable, what).hint("the halves are not joined yet"))
+    telemetry::start(config.log.as_deref());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("dormouse-control")
+        .build()
+        .map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
+    runtime.block_on(up(config))
+}
+
+async fn up(config: UpConfig) -> Result<(), Failure> {
+    let mut ends = Ends::listen()?;
+    let engine = async |installation: String| {
+        let docker = Docker::connect(config.engine.as_deref(), &installation).await?;
+        Ok(Arc::new(docker) as Arc<dyn Engine>)
+    };
+    let app = tokio::select! {
+        app = App::start(&config, engine) => app?,
+        () = ends.told() => return Ok(()),
+    };
+    Failure::print(&ready(&app.addresses()))?;
+    let beside = async {
+        if config.demo == Demo::Hello
+            && let Err(failure) = demo::hello(app.folder.path()).await
+        {
+            failure.tell();
+        }
+        std::future::pending::<()>().await;
+    };
+    // A demo that is not done is taken up again at the next start.
+    tokio::select! {
+        () = beside => {}
+        () = ends.told() => {}
+    }
+    tracing::info!("stopping: requests that run may finish, containers run on; a second signal ends at once");
+    tokio::select! {
+        () = app.stop() => {}
+        () = ends.told() => tracing::warn!("told twice: ended without waiting"),
+    }
+    Ok(())
+}
+
+impl App {
+    /// Binds early, serves late: whatever cannot be had is told before anything is changed. `engine` connects to the container
+    /// engine, given the installation's id.
+    pub async fn start(
+        config: &UpConfig,
+        engine: impl AsyncFnOnce(String) -> Result<Arc<dyn Engine>, EngineError>,
+    ) -> Result<Self, Failure> {
+        let folder = Folder::take(&config.data)?;
+        let token = folder.token()?;
+        let listener = TcpListener::bind(config.api).await.map_err(|error| port("api", config.api, &error))?;
+        let api = listener.local_addr().map_err(|error| port("api", config.api, &error))?;
+        let store = open_store(folder.path()).await.map_err(|error| no_store(folder.path(), &error))?;
+        let engine = engine(store.installation().to_owned()).await.map_err(|error| no_engine(&error))?;
+        let told = ControlConfig { data: folder.path().to_owned(), zone: config.zone.clone(), token };
+        let control = Control::start(told, store, engine).await.map_err(|error| no_control(&error))?;
+        let link = control.join();
+        let proxy = match Proxy::start(proxy_config(config, &folder), link.updates, link.reports) {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                control.stop(STOP).await;
+                return Err(no_edge(&error));
+            }
+        };
+        let ports = EdgePorts { http: proxy.http().map(|at| at.port()), https: proxy.https().map(|at| at.port()) };
+        control.serve(listener, api, ports);
+        control.go().await;
+        control.applied(READY).await;
+        folder.announce(api)?;
+        Ok(Self { folder, control, proxy, api })
+    }
+
+    /// Where it is.
+    pub fn addresses(&self) -> Addresses {
+        Addresses { http: self.proxy.http(), https: self.proxy.https(), api: self.api, admin: self.proxy.admin() }
+    }
+
+    /// Takes nothing more, lets running requests finish, and ends. Containers run on.
+    pub async fn stop(self) {
+        self.folder.retract();
+        self.proxy.shutdown(DRAIN).await;
+        let left = self.control.stop(STOP).await;
+        if !left.is_empty() {
+            tracing::warn!(tasks = ?left, "these did not end in time");
+        }
+    }
+}
+
+fn proxy_config(config: &UpConfig, folder: &Folder) -> ProxyConfig {
+    ProxyConfig {
+        http: Some(config.http),
+        https: Some(config.https),
+        admin: Some(config.admin),
+        workers: config.workers,
+        access_log: Some(folder.path().join("access.log")),
+        ..ProxyConfig::default()
+    }
+}
+
+/// The one line that scripts wait for.
+fn ready(at: &Addresses) -> String {
+    let all = [("http", at.http), ("https", at.https), ("api", Some(at.api)), ("admin", at.admin)];
+    let words = all.iter().filter_map(|(name, address)| Some(format!(" {name}={}", address.as_ref()?)));
+    format!("ready{}\n", words.collect::<String>())
+}
+
+fn no_store(folder: &Path, error: &StoreError) -> Failure {
+    Failure::new(Exit::CannotCreate, format!("cannot open the store in {}", folder.display()))
+        .because(error)
+        .hint("is the folder writable, its disk not full, and not of a newer Dormouse?")
+}
+
+fn no_control(error: &ControlError) -> Failure {
+    match error {
+        ControlError::Engine(error) => no_engine(error),
+        ControlError::Authority(error) => {
+            Failure::new(Exit::Configuration, "cannot use the local certificate authority").because(error)
+        }
+        error => Failure::new(Exit::CannotCreate, "cannot start the control plane").because(error),
+    }
+}
+
+fn no_engine(error: &EngineError) -> Failure {
+    let failure = Failure::new(Exit::Unavailable, "cannot use the container engine").because(error);
+    match error {
+        EngineError::Unavailable { .. } => {
+            failure.hint("start Docker (sudo systemctl start docker), or say where it is: --engine unix:///PATH")
+        }
+        EngineError::TooOld { .. } => failure.hint("install Docker 20.10 or newer"),
+        _ => failure.hint("docker info tells more"),
+    }
+}
+
+fn no_edge(error: &StartError) -> Failure {
+    match error {
+        StartError::Bind { listener, address, source } => port(listener, *address, source),
+        error => Failure::new(Exit::CannotCreate, "cannot start the edge").because(error),
+    }
+}
+
+fn port(listener: &str, address: SocketAddr, error: &io::Error) -> Failure {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another program listens there; stop it, or give --{listener} another port (0 takes a free one)")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "ports below 1024 need rights: give --{listener} a higher one, or setcap cap_net_bind_service=+ep the program"
+        ),
+        _ => format!("give --{listener} an address of this machine"),
+    };
+    Failure::new(Exit::Unavailable, format!("cannot listen for {listener} on {address}")).because(error).hint(hint)
+}
+
+/// The signals that end the program.
+struct Ends {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Ends {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new(Exit::Software, "cannot listen for signals").because(&error))
+        };
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Cancel safe: signals that come meanwhile are kept.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

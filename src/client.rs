@@ -5,6 +5,7 @@
 mod answer;
 mod api;
 mod apps;
+pub(crate) mod demo;
 mod environment;
 mod locate;
 mod logs;

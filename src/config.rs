@@ -32,6 +32,8 @@ pub struct UpConfig {
     pub engine: Option<String>,
     /// Worker threads of the edge; at least one.
     pub workers: usize,
+    /// How much is logged, as a filter; `None`: the usual.
+    pub log: Option<String>,
 }
 
 /// Whether `up` makes and pushes the demo application.
@@ -65,6 +67,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         demo: if args.demo { Demo::Hello } else { Demo::Without },
         engine: args.engine,
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
+        log: variable("DORMOUSE_LOG").and_then(|filter| filter.into_string().ok()),
     })
 }
 

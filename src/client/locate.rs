@@ -10,13 +10,10 @@ use reqwest::Url;
 use crate::cli::ApiArgs;
 use crate::config;
 use crate::failure::{Exit, Failure};
+use crate::folder::{ADDRESS_FILE, TOKEN_FILE};
 
 /// Where `dormouse up` listens unless it is told otherwise.
 const DEFAULT_API: &str = "http://127.0.0.1:9000";
-/// In the data folder: where the API of the process that holds the folder listens.
-const ADDRESS_FILE: &str = "api.addr";
-/// In the data folder: the token of whoever may read that file.
-const TOKEN_FILE: &str = "admin.token";
 
 /// Whom to ask, and as whom.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 
-use super::answer::Progress;
+use super::answer::{Done, Progress};
 use super::api::Api;
 use super::stream::{Lines, Silence};
 use super::{Format, show};
@@ -40,6 +40,16 @@ pub(super) async fn run(verb: Verb, target: &TargetArgs) -> Result<(), Failure> 
 
 /// Asks for something that takes its time, and follows it to its end.
 pub(super) async fn follow(api: &Api, method: Method, path: &str, what: &str) -> Result<(), Failure> {
+    let done = to_its_end(api, method, path, what).await?;
+    match (done.ok, api.format) {
+        (true, Format::Json) => Ok(()),
+        (true, Format::Text) => Failure::print(&format!("{}\n", show::plain(&done.text))),
+        (false, _) => Err(Failure::new(Exit::Failed, show::plain(&done.text))),
+    }
+}
+
+/// Asks for something that takes its time, shows what happens, and returns how it ended.
+pub(super) async fn to_its_end(api: &Api, method: Method, path: &str, what: &str) -> Result<Done, Failure> {
     let spinner = show::Spinner::new(what);
     let response = api.send(method, path, None).await?;
     let mut lines = Lines::new(api, response, Silence::AtMost(SILENCE_MAX));
@@ -51,12 +61,7 @@ pub(super) async fn follow(api: &Api, method: Method, path: &str, what: &str) ->
             spinner.aside(|| show::note(line));
         }
         if let Some(done) = progress.done {
-            drop(spinner);
-            return match (done.ok, api.format) {
-                (true, Format::Json) => Ok(()),
-                (true, Format::Text) => Failure::print(&format!("{}\n", show::plain(&done.text))),
-                (false, _) => Err(Failure::new(Exit::Failed, show::plain(&done.text))),
-            };
+            return Ok(done);
         }
     }
     Err(api.broken())
