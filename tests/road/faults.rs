@@ -1,0 +1,117 @@
+//! What the engine may do to us, at moments that only a scripted one can choose.
+
+use dormouse_control::engine::fake::{Availability, Fault, Operation};
+use dormouse_link::InstanceId;
+
+use crate::source::Source;
+use crate::world::World;
+
+async fn serving(world: &World) -> InstanceId {
+    let all = world.engine.instances().await.expect("the engine answers");
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].id.clone()
+}
+
+fn fake(world: &World) -> dormouse_control::engine::fake::Fake {
+    world.fake.clone().expect("the scripted engine")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_whose_container_dies_is_started_again() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.deploy("shop", "live").await.ok);
+    for observed in world.engine.instances().await.expect("the engine answers") {
+        fake(&world).kill(&observed.id);
+    }
+    // Soon after it became ready it counts as a failure: it comes back after a short back-off.
+    world.until("shop", "live", "failed").await;
+    world.until("shop", "live", "ready").await;
+    assert_eq!(world.get("shop.localhost").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sleeper_whose_containers_are_pruned_wakes_all_the_same() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    let id = serving(&world).await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    fake(&world).lose(&id);
+    assert_eq!(world.get("shop-test.localhost").await.status, 200);
+    assert_eq!(serving(&world).await, id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sleeper_whose_image_is_lost_is_built_again_from_its_commit() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    let id = serving(&world).await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    let commit = world.environment("shop", "test").await["serving"]["commit"].as_str().expect("a commit").to_owned();
+    fake(&world).lose(&id);
+    world.engine.remove_image(&format!("dormouse/shop:{commit}")).await.expect("it is removed");
+    assert_eq!(world.get("shop-test.localhost").await.status, 503, "it says that it cannot be woken");
+    world.wake("shop", "test").await;
+    world.until("shop", "test", "ready").await;
+    assert_eq!(world.get("shop-test.localhost").await.status, 200);
+    assert_eq!(fake(&world).builds(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_serves_goes_on_while_the_engine_is_away_and_a_push_waits_for_it() {
+    let world = World::fake().await;
+    world.deployed("shop", "old version").await;
+    fake(&world).set_available(Availability::Down);
+    assert!(world.get("shop-test.localhost").await.body.contains("old version"));
+    let source = Source::says("new version");
+    let back = async {
+        world.until_latest("shop", "queued").await;
+        fake(&world).set_available(Availability::Up);
+    };
+    tokio::join!(world.pushed("shop", &source), back);
+    assert!(world.get("shop-test.localhost").await.body.contains("new version"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p82_a_wake_that_fails_is_told_and_tried_again_after_a_back_off() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    let before = fake(&world).starts();
+    fake(&world).fail_next(Operation::Start, Fault::Start("no such file".into()));
+    let answer = world.get("shop-test.localhost").await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(!answer.body.contains("fake"), "no internals: {}", answer.body);
+    let environment = world.environment("shop", "test").await;
+    assert_eq!(environment["state"], "failed", "{environment}");
+    assert!(environment["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{environment}");
+    // Visitors keep asking; the next try is the back-off's.
+    world.until_served("shop-test.localhost").await;
+    assert_eq!(fake(&world).starts() - before, 1, "refused once by script, started once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_fails_in_the_middle_of_a_deployment_delays_it() {
+    let world = World::fake().await;
+    world.deployed("shop", "old version").await;
+    for _ in 0..3 {
+        fake(&world).fail_next(Operation::Start, Fault::Unavailable);
+    }
+    world.pushed("shop", &Source::says("new version")).await;
+    assert!(world.get("shop-test.localhost").await.body.contains("new version"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_engine_restarted_live_comes_back_and_test_waits_for_a_request() {
+    let mut world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.deploy("shop", "live").await.ok);
+    world.stop().await;
+    fake(&world).restart();
+    world.start().await;
+    // Both were ready a moment ago: what is seen first is a failure, with its back-off.
+    world.until("shop", "live", "ready").await;
+    assert_ne!(world.environment("shop", "test").await["state"], "ready");
+    world.until_served("shop-test.localhost").await;
+}

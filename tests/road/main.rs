@@ -1,0 +1,33 @@
+//! The whole road from outside: a push with real git, over HTTP, to an answer of the edge.
+//!
+//! Each promise is kept on the scripted engine and on real Docker by the very same scenario; what only one of them can
+//! show (a fault at a chosen moment, a killed process) is told by its module.
+
+mod deploy;
+mod faults;
+mod http;
+mod program;
+mod refusals;
+mod restart;
+mod source;
+mod wake;
+mod world;
+
+/// A scenario, once on each engine.
+#[macro_export]
+macro_rules! on_both_engines {
+    ($($scenario:ident),+ $(,)?) => {
+        mod fake {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() {
+                super::$scenario($crate::world::World::fake().await).await;
+            })+
+        }
+        mod docker {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() {
+                super::$scenario($crate::world::World::docker().await).await;
+            })+
+        }
+    };
+}

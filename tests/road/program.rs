@@ -1,0 +1,210 @@
+//! The program itself: what it prints, how it ends, and what a `kill -9` leaves.
+
+#![expect(clippy::disallowed_methods, reason = "processes are waited for in real time, outside of any runtime")]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use dormouse_control::engine::Engine;
+use dormouse_control::engine::docker::Docker;
+
+use crate::http::Visitor;
+
+/// The program starts, and ends, within this time, or has hung.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A running `dormouse up`, on free ports.
+struct Program {
+    child: Child,
+    ready: String,
+}
+
+fn up(data: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
+    command.args(["up", "--data"]).arg(data);
+    for listener in ["--http", "--https", "--api", "--admin"] {
+        if !more.contains(&listener) {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+    }
+    command.args(more).env_remove("DOCKER_HOST").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Program {
+    fn start(data: &Path, more: &[&str]) -> Self {
+        let mut child = up(data, more).spawn().expect("it starts");
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
+        if !ready.starts_with("ready ") {
+            let output = child.wait_with_output().expect("it ends");
+            panic!("no ready line but {ready:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        // Read on, so that it never waits for a full pipe.
+        let stderr = child.stderr.take().expect("a pipe");
+        std::thread::spawn(move || BufReader::new(stderr).lines().for_each(drop));
+        Self { child, ready }
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        let words = self.ready.split_whitespace().filter_map(|word| word.split_once('='));
+        let found = words.filter(|(found, _)| *found == name).map(|(_, address)| address).next();
+        found.expect("it is in the line").parse().expect("an address")
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is a child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it did not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `dormouse` answers to a command, given the folder of one that runs.
+fn dormouse(data: &Path, words: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
+    let output = command.args(words).arg("--data").arg(data).output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn fails(command: &mut Command, code: i32, words: &[&str]) {
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(output.stdout.is_empty(), "stdout is for results");
+    for word in words.iter().chain(&["error: ", "hint: "]) {
+        assert!(said.contains(word), "it says {word:?}: {said}");
+    }
+}
+
+/// Removes what a program made on Docker, by the id that its store has.
+struct Traces<'a>(&'a Path);
+
+impl Traces<'_> {
+    fn engine(&self) -> (tokio::runtime::Runtime, Docker) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let docker = runtime.block_on(async {
+            let store = dormouse_control::open_store(self.0).await.expect("its store");
+            let docker = Docker::connect(None, store.installation()).await.expect("Docker");
+            store.close().await;
+            docker
+        });
+        (runtime, docker)
+    }
+}
+
+impl Drop for Traces<'_> {
+    fn drop(&mut self) {
+        let (runtime, docker) = self.engine();
+        let removed = runtime.block_on(docker.remove_all());
+        if !std::thread::panicking() {
+            removed.expect("everything that was made is removed");
+        }
+    }
+}
+
+mod docker {
+    use super::*;
+
+    #[test]
+    fn the_demo_leads_from_one_command_to_a_page_and_after_kill_9_it_carries_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path();
+        let traces = Traces(data);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let page = |program: &Program, host: &str| {
+            let visitor = Visitor::new(program.address("http"));
+            runtime.block_on(visitor.get(host, "/")).expect("an answer")
+        };
+        let mut program = Program::start(data, &["--demo"]);
+        wait_for(|| page(&program, "hello.localhost").status == 200);
+        let answer = page(&program, "hello-test.localhost");
+        assert_eq!((answer.status, answer.body.contains("message.txt")), (200, true), "{}", answer.body);
+        let (code, out, said) = dormouse(data, &["sleep", "hello"]);
+        assert_eq!(code, Some(0), "{out}{said}");
+
+        program.signal("-KILL");
+        program.ended();
+        let mut program = Program::start(data, &["--demo"]);
+        let (code, out, said) = dormouse(data, &["status", "hello", "--json"]);
+        assert_eq!(code, Some(0), "{said}");
+        let app: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let state = |name: &str| {
+            let all = app["environments"].as_array().expect("environments");
+            all.iter().find(|found| found["name"] == name).expect("it is there")["state"].clone()
+        };
+        assert_eq!((state("live"), state("test")), ("ready".into(), "asleep".into()), "sleepers stay asleep");
+        assert_eq!(page(&program, "hello.localhost").status, 200, "Live serves again");
+        assert_eq!(page(&program, "hello-test.localhost").status, 200, "and Test wakes as ever");
+        let (code, out, _) = dormouse(data, &["logs", "hello"]);
+        assert!(code == Some(0) && out.contains("listening on port"), "{out}");
+        let (code, out, said) = dormouse(data, &["app", "delete", "hello"]);
+        assert_eq!(code, Some(0), "{out}{said}");
+        assert_eq!(page(&program, "hello.localhost").status, 404);
+
+        program.signal("-TERM");
+        assert!(program.ended().success(), "told to stop, it ends well");
+        assert!(!data.join("api.addr").exists());
+        let (engine, docker) = traces.engine();
+        assert_eq!(engine.block_on(docker.instances()).expect("Docker answers"), [], "nothing is left over");
+    }
+
+    #[test]
+    fn a_folder_that_is_held_and_a_port_in_use_are_told_with_their_codes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let _traces = Traces(folder.path());
+        let program = Program::start(folder.path(), &[]);
+        fails(&mut up(folder.path(), &[]), 75, &["another Dormouse uses the folder"]);
+        for listener in ["http", "https", "api", "admin"] {
+            let other = tempfile::tempdir().expect("a folder");
+            let traces = (listener != "api").then(|| Traces(other.path()));
+            let address = program.address(listener).to_string();
+            let flag = format!("--{listener}");
+            fails(&mut up(other.path(), &[&flag, &address]), 69, &[&format!("for {listener} on {address}"), &flag]);
+            drop(traces);
+        }
+    }
+}
+
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WITHIN;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not come about");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn an_engine_that_does_not_run_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = format!("unix://{}/docker.sock", folder.path().display());
+    fails(&mut up(&folder.path().join("data"), &["--engine", &socket]), 69, &["docker.sock", "start Docker"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    fails(&mut up(&file, &[]), 73, &["cannot use", "--data"]);
+}

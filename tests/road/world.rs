@@ -1,0 +1,305 @@
+//! A whole Dormouse in this process, on free ports and an empty folder, with what its users do as methods.
+//!
+//! Whatever a scenario makes is removed when its world ends, however it ends.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dormouse::app::App;
+use dormouse::config::{Demo, UpConfig};
+use dormouse_control::engine::Engine;
+use dormouse_control::engine::docker::Docker;
+use dormouse_control::engine::fake::Fake;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::http::{Answer, Visitor};
+use crate::source::Source;
+
+/// What is waited for happens within this time, or has failed.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+pub(crate) struct World {
+    app: Option<App>,
+    config: UpConfig,
+    pub(crate) engine: Arc<dyn Engine>,
+    /// The scripted engine, where it is that one.
+    pub(crate) fake: Option<Fake>,
+    token: String,
+    client: reqwest::Client,
+    sources: tempfile::TempDir,
+    _data: tempfile::TempDir,
+}
+
+/// What a push said, and whether git was content.
+#[derive(Debug)]
+pub(crate) struct Push {
+    pub(crate) ok: bool,
+    pub(crate) said: String,
+}
+
+/// How something ended that was followed, with what it said before.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) ok: bool,
+    pub(crate) text: String,
+    pub(crate) lines: Vec<String>,
+}
+
+impl World {
+    pub(crate) async fn fake() -> Self {
+        Self::new(Some(Fake::new())).await
+    }
+
+    pub(crate) async fn docker() -> Self {
+        Self::new(None).await
+    }
+
+    async fn new(fake: Option<Fake>) -> Self {
+        let data = tempfile::tempdir().expect("a folder");
+        let free = "127.0.0.1:0".parse().expect("an address");
+        let config = UpConfig {
+            data: data.path().join("data"),
+            http: free,
+            https: free,
+            api: free,
+            admin: free,
+            zone: "localhost".parse().expect("a host"),
+            demo: Demo::Without,
+            engine: None,
+            workers: 2,
+            log: None,
+        };
+        let (app, engine) = start(&config, fake.as_ref()).await;
+        let token = std::fs::read_to_string(config.data.join("admin.token")).expect("a token").trim().to_owned();
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let sources = tempfile::tempdir().expect("a folder");
+        Self { app: Some(app), config, engine, fake, token, client, sources, _data: data }
+    }
+
+    fn app(&self) -> &App {
+        self.app.as_ref().expect("it runs")
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.config.data
+    }
+
+    /// Ends the program in order, and starts it again on the same folder and engine.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.start().await;
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.app.take().expect("it runs").stop().await;
+    }
+
+    pub(crate) async fn start(&mut self) {
+        self.app = Some(start(&self.config, self.fake.as_ref()).await.0);
+    }
+
+    /// Waits until the newest deployment of Test is in a state.
+    pub(crate) async fn until_latest(&self, app: &str, state: &str) {
+        let deadline = Instant::now() + SOON;
+        while self.environment(app, "test").await["latest"]["state"] != state {
+            assert!(Instant::now() < deadline, "the newest deployment of {app} did not become {state}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Asks again and again, as visitors do, until there is an answer of the application.
+    pub(crate) async fn until_served(&self, host: &str) {
+        let deadline = Instant::now() + SOON;
+        while self.get(host).await.status != 200 {
+            assert!(Instant::now() < deadline, "{host} was not served");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) fn visitor(&self) -> Visitor {
+        Visitor::new(self.app().addresses().http.expect("http is served"))
+    }
+
+    pub(crate) fn fleeting_visitor(&self) -> Visitor {
+        Visitor::fleeting(self.app().addresses().http.expect("http is served"))
+    }
+
+    pub(crate) fn https(&self) -> std::net::SocketAddr {
+        self.app().addresses().https.expect("https is served")
+    }
+
+    pub(crate) async fn get(&self, host: &str) -> Answer {
+        self.visitor().get(host, "/").await.expect("an answer")
+    }
+
+    /// One request to the API: status and document.
+    pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.api_as(&self.token, method, path, body).await
+    }
+
+    pub(crate) async fn api_as(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let method = method.parse().expect("a method");
+        let url = format!("http://{}/api/v1{path}", self.app().addresses().api);
+        let mut request = self.client.request(method, url).bearer_auth(token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.expect("the API answers");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Something that is followed to its end.
+    pub(crate) async fn follow(&self, method: &str, path: &str) -> End {
+        let (status, answer) = self.api(method, path, None).await;
+        assert_eq!(status, 200, "{method} {path}: {answer}");
+        let text = match answer {
+            Value::String(text) => text,
+            document => document.to_string(),
+        };
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            let word: Value = serde_json::from_str(line).expect("each line is JSON");
+            if let Some(done) = word.get("done") {
+                let text = done["text"].as_str().expect("how it ended").to_owned();
+                return End { ok: done["ok"] == true, text, lines };
+            }
+            lines.extend(word["line"].as_str().map(str::to_owned));
+        }
+        panic!("{method} {path} did not end: {text}");
+    }
+
+    pub(crate) async fn create(&self, app: &str) {
+        let (status, answer) = self.api("POST", "/apps", Some(json!({ "name": app }))).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+
+    pub(crate) async fn set(&self, app: &str, environment: &str, settings: Value) {
+        let (status, answer) =
+            self.api("PATCH", &format!("/apps/{app}/environments/{environment}"), Some(settings)).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    pub(crate) async fn environment(&self, app: &str, environment: &str) -> Value {
+        let (status, answer) = self.api("GET", &format!("/apps/{app}"), None).await;
+        assert_eq!(status, 200, "{answer}");
+        let all = answer["environments"].as_array().expect("environments");
+        all.iter().find(|found| found["name"] == environment).expect("the environment is there").clone()
+    }
+
+    /// Waits until an environment is in a state.
+    pub(crate) async fn until(&self, app: &str, environment: &str, state: &str) -> Value {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let found = self.environment(app, environment).await;
+            if found["state"] == state {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{app} {environment} did not become {state}: {found}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn deploy(&self, app: &str, environment: &str) -> End {
+        self.follow("POST", &format!("/apps/{app}/environments/{environment}/deploy")).await
+    }
+
+    pub(crate) async fn put_to_sleep(&self, app: &str, environment: &str) -> End {
+        self.follow("POST", &format!("/apps/{app}/environments/{environment}/sleep")).await
+    }
+
+    pub(crate) async fn wake(&self, app: &str, environment: &str) -> End {
+        self.follow("POST", &format!("/apps/{app}/environments/{environment}/wake")).await
+    }
+
+    /// What the containers of an environment wrote.
+    pub(crate) async fn logs(&self, app: &str, environment: &str) -> Vec<String> {
+        let (status, answer) =
+            self.api("GET", &format!("/apps/{app}/environments/{environment}/logs?tail=1000"), None).await;
+        assert_eq!(status, 200, "{answer}");
+        let text = match answer {
+            Value::String(text) => text,
+            document => document.to_string(),
+        };
+        let line = |line: &str| serde_json::from_str::<Value>(line).ok()?["text"].as_str().map(str::to_owned);
+        text.lines().filter_map(line).collect()
+    }
+
+    /// Commits a source and pushes it with git.
+    pub(crate) async fn push(&self, app: &str, source: &Source) -> Push {
+        self.push_as(&self.token, app, source).await
+    }
+
+    pub(crate) async fn push_as(&self, token: &str, app: &str, source: &Source) -> Push {
+        let folder = self.sources.path().join(app);
+        source.write(&folder);
+        if !folder.join(".git").exists() {
+            git(&folder, &["init", "--quiet", "--initial-branch", "develop"]).await;
+        }
+        git(&folder, &["add", "--all"]).await;
+        git(&folder, &["commit", "--quiet", "--allow-empty", "--message", "a change"]).await;
+        let url = format!("http://dormouse:{token}@{}/git/{app}.git", self.app().addresses().api);
+        git(&folder, &["push", &url, "develop"]).await
+    }
+
+    /// Pushes, and it is deployed.
+    pub(crate) async fn pushed(&self, app: &str, source: &Source) -> Push {
+        let push = self.push(app, source).await;
+        assert!(push.ok && push.said.contains("succeeded"), "{}", push.said);
+        push
+    }
+
+    /// An application that serves on Test.
+    pub(crate) async fn deployed(&self, app: &str, message: &str) {
+        self.create(app).await;
+        self.pushed(app, &Source::says(message)).await;
+    }
+}
+
+async fn start(config: &UpConfig, fake: Option<&Fake>) -> (App, Arc<dyn Engine>) {
+    let slot: OnceLock<Arc<dyn Engine>> = OnceLock::new();
+    let connect = async |installation: String| {
+        let engine: Arc<dyn Engine> = match fake {
+            Some(fake) => Arc::new(fake.clone()),
+            None => Arc::new(Docker::connect(None, &installation).await?),
+        };
+        Ok(slot.get_or_init(|| engine).clone())
+    };
+    let app = App::start(config, connect).await.unwrap_or_else(|failure| panic!("{failure:?}"));
+    (app, slot.into_inner().expect("it connected"))
+}
+
+async fn git(folder: &Path, arguments: &[&str]) -> Push {
+    let mut git = Command::new("git");
+    git.current_dir(folder).args(arguments).stdin(Stdio::null());
+    git.env_clear().env("PATH", env!("PATH")).env("HOME", folder);
+    git.envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_TERMINAL_PROMPT", "0")]);
+    for who in ["AUTHOR", "COMMITTER"] {
+        git.env(format!("GIT_{who}_NAME"), "A developer").env(format!("GIT_{who}_EMAIL"), "a@example.com");
+    }
+    let output = tokio::time::timeout(SOON * 2, git.output()).await.expect("git ends").expect("git runs");
+    Push { ok: output.status.success(), said: String::from_utf8_lossy(&output.stderr).into_owned() }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // First the program, then what it made: nothing is made anew in between.
+        let cleaned = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                if let Some(app) = self.app.take() {
+                    app.stop().await;
+                }
+                self.engine.remove_all().await
+            })
+        });
+        if !std::thread::panicking() {
+            cleaned.expect("everything that was made is removed");
+        }
+    }
+}
