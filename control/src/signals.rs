@@ -169,3 +169,81 @@ impl Signals {
 fn drained(inner: &Inner, environment: &EnvironmentId, generation: Generation) -> bool {
     inner.edges.values().all(|edge| edge.drained.get(environment).is_some_and(|drained| *drained >= generation))
 }
+
+#[cfg(test)]
+mod tests {
+    use dormouse_link::{Seen, Wanted};
+
+    use super::*;
+
+    const GENERATION: Generation = Generation(5);
+
+    fn environment() -> EnvironmentId {
+        EnvironmentId::new("e")
+    }
+
+    fn drained(generation: u64) -> Report {
+        Report::Drained { environment: environment(), generation: Generation(generation) }
+    }
+
+    #[test]
+    fn nothing_is_drained_before_every_edge_said_so_of_this_version_or_a_later_one() {
+        let signals = Signals::new(0);
+        signals.join(1);
+        signals.join(2);
+        assert_eq!(signals.hear(1, &drained(5), 1), [environment()], "a reason to look");
+        assert_eq!(signals.hear(1, &drained(5), 2), [], "a repeated word is none");
+        assert!(!signals.traffic(&environment(), GENERATION, 2).drained, "the other edge may be connecting");
+        signals.hear(2, &drained(4), 3);
+        assert!(!signals.traffic(&environment(), GENERATION, 3).drained, "it speaks of an older version");
+        signals.hear(2, &drained(6), 4);
+        assert!(signals.traffic(&environment(), GENERATION, 4).drained);
+        signals.join(3);
+        assert!(!signals.drained(&environment(), GENERATION), "a new edge has not spoken");
+        signals.leave(3);
+        assert!(signals.drained(&environment(), GENERATION));
+    }
+
+    #[test]
+    fn a_wish_holds_until_it_is_answered_or_nobody_repeats_it() {
+        let signals = Signals::new(0);
+        let wanted =
+            Report::Wanted(vec![Wanted { environment: environment(), epoch: dormouse_link::Epoch(1), waiters: 3 }]);
+        signals.hear(1, &wanted, 1000);
+        let is_wanted = |now| signals.traffic(&environment(), GENERATION, now).wanted;
+        assert!(is_wanted(1000) && is_wanted(3000));
+        assert!(!is_wanted(4000));
+        signals.hear(1, &wanted, 5000);
+        signals.answer(&environment());
+        assert!(!is_wanted(5000));
+    }
+
+    #[test]
+    fn idle_times_count_from_the_last_request_of_any_edge_and_never_from_before_the_start() {
+        let signals = Signals::new(1000);
+        let seen = |idle| {
+            Report::Seen(vec![Seen { environment: environment(), in_flight: 0, idle: Duration::from_millis(idle) }])
+        };
+        let last = |now| signals.traffic(&environment(), GENERATION, now).last_active_at;
+        assert_eq!(last(2000), 1000);
+        signals.hear(1, &seen(500), 5000);
+        signals.hear(2, &seen(3000), 5000);
+        assert_eq!(last(5000), 4500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ack_of_every_edge_is_waited_for_and_not_for_ever() {
+        let signals = Signals::new(0);
+        signals.join(1);
+        signals.join(2);
+        let ack = |generation| Report::Acked { generation: Generation(generation), rejected: Vec::new() };
+        signals.hear(1, &ack(5), 0);
+        assert!(!signals.applied(GENERATION, Duration::from_secs(1)).await);
+        let (applied, _) = tokio::join!(signals.applied(GENERATION, Duration::from_secs(1)), async {
+            tokio::task::yield_now().await;
+            signals.hear(2, &ack(7), 0)
+        });
+        assert!(applied);
+        assert_eq!(signals.acked(), GENERATION);
+    }
+}

@@ -88,9 +88,13 @@ async fn live_gets_the_very_image_that_test_runs(world: World) {
     }
 }
 
-async fn fails_and_the_old_version_serves(world: &World, source: &Source, why: &[&str]) {
+/// How long a container may take that is to be given up, and one that is to serve, in milliseconds.
+const SHORT: u64 = 1500;
+const LONG: u64 = 60_000;
+
+async fn fails_and_the_old_version_serves(world: &World, source: &Source, within: u64, why: &[&str]) {
     world.deployed("shop", "old version").await;
-    world.set("shop", "test", json!({ "ready_within_ms": 1500 })).await;
+    world.set("shop", "test", json!({ "ready_within_ms": within })).await;
     let push = world.push("shop", source).await;
     assert!(push.ok, "a failed deployment does not undo the push: {}", push.said);
     for why in ["FAILED", "The version before it serves on."].iter().chain(why) {
@@ -104,35 +108,36 @@ async fn fails_and_the_old_version_serves(world: &World, source: &Source, why: &
     assert_eq!(environment["serving"]["number"], 1, "{environment}");
     let left = world.engine.instances().await.expect("the engine answers");
     assert!(left.len() <= 2, "{left:?}");
+    world.set("shop", "test", json!({ "ready_within_ms": LONG })).await;
 }
 
 async fn a_deployment_that_exits_leaves_the_old_version_serving_and_says_why(world: World) {
-    fails_and_the_old_version_serves(&world, &Source::exits(3), &["exited with code 3", "last", "| "]).await;
+    fails_and_the_old_version_serves(&world, &Source::exits(3), LONG, &["exited with code 3", "last", "| "]).await;
     let environment = world.environment("shop", "test").await;
     let lines = environment["latest"]["last_lines"].as_array().expect("its last lines");
     assert!(!lines.is_empty(), "{environment}");
 }
 
 async fn a_deployment_that_never_listens_leaves_the_old_version_serving_and_says_why(world: World) {
-    fails_and_the_old_version_serves(&world, &Source::never_listens(), &["nothing listened on port 80"]).await;
+    fails_and_the_old_version_serves(&world, &Source::never_listens(), SHORT, &["nothing listened on port 80"]).await;
 }
 
 async fn a_deployment_that_answers_502_fails_and_one_that_answers_500_serves(world: World) {
-    fails_and_the_old_version_serves(&world, &Source::answers(502), &["502"]).await;
+    fails_and_the_old_version_serves(&world, &Source::answers(502), SHORT, &["502"]).await;
     world.pushed("shop", &Source::answers(500)).await;
     assert_eq!(world.get("shop-test.localhost").await.status, 500);
 }
 
 async fn a_build_that_fails_says_which_step(world: World) {
-    fails_and_the_old_version_serves(&world, &Source::cannot_be_built(), &["nothing"]).await;
+    fails_and_the_old_version_serves(&world, &Source::cannot_be_built(), LONG, &["nothing"]).await;
 }
 
 async fn a_commit_without_a_dockerfile_is_told_what_to_do(world: World) {
-    fails_and_the_old_version_serves(&world, &Source::without_dockerfile(), &["no Dockerfile", "add one"]).await;
+    fails_and_the_old_version_serves(&world, &Source::without_dockerfile(), LONG, &["no Dockerfile", "add one"]).await;
 }
 
 async fn a_port_that_cannot_be_known_is_told_what_to_do(world: World) {
-    fails_and_the_old_version_serves(&world, &Source::exposing(""), &["EXPOSE", "variable PORT"]).await;
+    fails_and_the_old_version_serves(&world, &Source::exposing(""), LONG, &["EXPOSE", "variable PORT"]).await;
     let push = world.push("shop", &Source::exposing("EXPOSE 80 81\n")).await;
     assert!(push.said.contains("several ports (80, 81)"), "{}", push.said);
     world.set("shop", "test", json!({ "variables": { "PORT": "80" } })).await;
