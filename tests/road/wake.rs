@@ -1,5 +1,7 @@
 //! Sleep and wake: idle Test is stopped, and woken once by however many come.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,7 +16,11 @@ on_both_engines!(
     sleep_and_wake_by_command,
     p89_a_slow_start_is_waited_for_and_a_browser_sees_a_waking_page,
     a_woken_application_can_sleep_and_wake_again_and_again,
+    p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes,
 );
+
+/// Sleeps that are asked for while visitors come.
+const SLEEPS: usize = 10;
 
 /// Requests at one time.
 const REQUESTS: usize = 100;
@@ -94,4 +100,35 @@ async fn a_woken_application_can_sleep_and_wake_again_and_again(world: World) {
         let answer = tokio::time::timeout(Duration::from_secs(20), visitor.get("shop-test.localhost", "/")).await;
         assert_eq!(answer.expect("in time").expect("an answer").status, 200);
     }
+}
+
+async fn p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes(world: World) {
+    world.deployed("shop", "the version").await;
+    let before = starts(&world).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut visitors = tokio::task::JoinSet::new();
+    for number in 0..4_u64 {
+        let visitor = if number % 2 == 0 { world.visitor() } else { world.fleeting_visitor() };
+        let done = done.clone();
+        visitors.spawn(async move {
+            let mut statuses = Vec::new();
+            while !done.load(Ordering::SeqCst) {
+                let body = vec![b'x'; 100];
+                statuses.push(visitor.post("shop-test.localhost", "/count", body).await.map(|answer| answer.status));
+                // Pauses of different lengths, in which it may fall asleep.
+                tokio::time::sleep(Duration::from_millis(37 * (number + 1))).await;
+            }
+            statuses
+        });
+    }
+    let mut slept = 0;
+    for _ in 0..SLEEPS {
+        slept += usize::from(world.put_to_sleep("shop", "test").await.ok);
+    }
+    done.store(true, Ordering::SeqCst);
+    for status in visitors.join_all().await.into_iter().flatten() {
+        assert_eq!(status.expect("an answer"), 200);
+    }
+    assert!(slept > 0, "it slept now and then");
+    assert!(starts(&world).await > before, "and was woken");
 }
