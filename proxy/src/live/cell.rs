@@ -2,7 +2,8 @@
 //!
 //! *Count, then look*: a request counts itself as choosing, reads the cell, counts itself in flight to its endpoint, and
 //! only then stops counting as choosing. So whoever swaps the cell and then sees nobody choosing knows that each request is
-//! either counted in flight by the old cell or will read the new one.
+//! either counted in flight by the old cell or will read the new one. There are two counts that take turns, so that under
+//! constant traffic each is seen empty: new requests count on the other one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
@@ -61,7 +62,9 @@ impl Instance {
 pub(crate) struct Cell {
     pub(crate) id: EnvironmentId,
     offer: ArcSwap<Offer>,
-    choosing: AtomicU32,
+    choosing: [AtomicU32; 2],
+    /// Its parity is the count that requests begin on.
+    turn: AtomicU32,
     /// Fires after each swap.
     pub(crate) changed: Notify,
     /// Requests held.
@@ -76,6 +79,10 @@ pub(crate) struct Cell {
     /// In the list of those that were seen.
     pub(crate) seen_listed: AtomicBool,
 }
+
+/// One of the two counts of those who choose.
+#[derive(Debug)]
+pub(crate) struct Side(usize);
 
 /// What a request was counted for; ends with its drop.
 #[derive(Debug)]
@@ -132,7 +139,8 @@ impl Cell {
         Self {
             id,
             offer: ArcSwap::default(),
-            choosing: AtomicU32::new(0),
+            choosing: [const { AtomicU32::new(0) }; 2],
+            turn: AtomicU32::new(0),
             changed: Notify::new(),
             waiters: AtomicU32::new(0),
             refused: AtomicBool::new(false),
@@ -148,30 +156,49 @@ impl Cell {
         self.offer.load_full()
     }
 
-    /// Takes a newer version; only the feed calls it. Requests may choose by the old one until [`Cell::quiet`].
+    /// Takes a newer version; only the feed calls it. Requests may choose by the old one until both
+    /// [`Side`]s were seen quiet.
     pub(crate) fn swap(&self, offer: Offer) {
         self.offer.store(Arc::new(offer));
         fence(Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// Whether, seen after a swap, no request chooses by what was there before.
-    pub(crate) fn quiet(&self) -> bool {
+    /// Lets new requests count on the other side; returns the one that empties now.
+    pub(crate) fn turn(&self) -> Side {
+        Side(self.turn.fetch_add(1, Ordering::SeqCst) as usize % 2)
+    }
+
+    /// Whether no request counts on that side. Seen of both sides after a swap, none chooses by what was there before.
+    pub(crate) fn is_quiet(&self, side: &Side) -> bool {
         fence(Ordering::SeqCst);
-        self.choosing.load(Ordering::SeqCst) == 0
+        self.choosing[side.0].load(Ordering::SeqCst) == 0
     }
 
     /// Chooses an endpoint: the less busy of two drawn ones, of those not tried yet.
     pub(crate) fn choose(self: &Arc<Self>, signals: &Arc<Signals>, dice: &Dice, tried: &Tried) -> Choice {
-        self.choosing.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        let offer = self.offer.load_full();
-        let choice = self.look(offer, signals, dice, tried);
-        self.choosing.fetch_sub(1, Ordering::SeqCst);
-        choice
+        self.begin().board(self, signals, dice, tried)
     }
 
-    fn look(self: &Arc<Self>, offer: Arc<Offer>, signals: &Arc<Signals>, dice: &Dice, tried: &Tried) -> Choice {
+    /// Counts a request as choosing, and only then looks.
+    fn begin(&self) -> Choosing<'_> {
+        let count = &self.choosing[self.turn.load(Ordering::SeqCst) as usize % 2];
+        count.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        Choosing { count, offer: self.offer.load_full() }
+    }
+}
+
+/// A request that chooses by the version it saw; counted until its drop.
+struct Choosing<'c> {
+    count: &'c AtomicU32,
+    offer: Arc<Offer>,
+}
+
+impl Choosing<'_> {
+    /// Counts the request in flight to what it chooses, and ends the choosing after that.
+    fn board(self, cell: &Arc<Cell>, signals: &Arc<Signals>, dice: &Dice, tried: &Tried) -> Choice {
+        let offer = &self.offer;
         let Some(environment) = &offer.environment else { return Choice::Refuse(Reason::NoEndpoint) };
         match environment.state {
             State::Ready => {}
@@ -179,11 +206,18 @@ impl Cell {
             State::Failed { retry_in } => return Choice::Refuse(Reason::Failed { retry_in }),
             State::Empty => return Choice::Refuse(Reason::Empty),
         }
-        let Some(index) = pick(&offer, dice, tried) else { return Choice::Exhausted };
+        let Some(index) = pick(offer, dice, tried) else { return Choice::Exhausted };
         offer.instances[index].in_flight.fetch_add(1, Ordering::SeqCst);
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
-        signals.seen(self);
-        Choice::Endpoint(Flight { cell: Arc::clone(self), offer, index, signals: Arc::clone(signals) })
+        cell.in_flight.fetch_add(1, Ordering::SeqCst);
+        signals.seen(cell);
+        let (cell, offer, signals) = (Arc::clone(cell), Arc::clone(offer), Arc::clone(signals));
+        Choice::Endpoint(Flight { cell, offer, index, signals })
+    }
+}
+
+impl Drop for Choosing<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

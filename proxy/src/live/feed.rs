@@ -234,8 +234,11 @@ impl Feed {
 
     /// Choosing is a few hundred nanoseconds without a wait in it: this ends at once, but for a worker that is not run.
     async fn until_quiet(&self, cell: &Cell) {
-        while !cell.quiet() {
-            tokio::task::yield_now().await;
+        for _ in 0..2 {
+            let side = cell.turn();
+            while !cell.is_quiet(&side) {
+                tokio::task::yield_now().await;
+            }
         }
     }
 }

@@ -70,9 +70,12 @@ async fn p39_a_body_over_the_limit_is_refused_and_a_long_one_before_anybody_sees
     let mut world = World::with(|config| config.limits.body_bytes = 1000).await;
     world.serve("a.example", &[&origin]).await;
     let mut client = world.client().await;
-    client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1001\r\n\r\n").await;
+    client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\n").await;
     assert_eq!(client.response().await.status, 413);
-    assert!(client.closed().await);
+    for _ in 0..10 {
+        client.send(vec![b'x'; 10_000]).await;
+    }
+    assert!(client.closed().await, "after it was let to finish, and not by a reset");
     assert_eq!(origin.requests().len(), 0);
     let mut client = world.client().await;
     client.send("POST /echo HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n").await;

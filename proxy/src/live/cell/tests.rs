@@ -23,35 +23,38 @@ fn choose(cell: &Arc<Cell>, signals: &Arc<Signals>, tried: &Tried) -> Choice {
 }
 
 #[test]
-fn once_quiet_after_a_swap_nobody_boards_the_old_instances() {
+fn a_swap_is_quiet_only_when_whoever_saw_the_old_version_has_boarded() {
     let (signals, _heard) = Signals::new();
     let cell = Arc::new(Cell::new(EnvironmentId::new("e")));
-    cell.swap(offer(0, &["0"]));
-    let running = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while running.load(Ordering::Relaxed) {
-                    // Never let go, so that each boarding shows for good.
-                    std::mem::forget(choose(&cell, &signals, &Tried::new(3)));
-                }
-            });
-        }
-        for version in 1..3000 {
-            let old = cell.offer();
-            cell.swap(offer(version, &["x"]));
-            while !cell.quiet() {
-                std::thread::yield_now();
-            }
-            let boarded = || old.instances[0].in_flight.load(Ordering::SeqCst);
-            let before = boarded();
-            for _ in 0..20 {
-                std::thread::yield_now();
-            }
-            assert_eq!(boarded(), before, "somebody boarded after the swap was quiet");
-        }
-        running.store(false, Ordering::Relaxed);
-    });
+    cell.swap(offer(1, &["old"]));
+    let old = cell.offer();
+    for _ in 0..2 {
+        let choosing = cell.begin();
+        cell.swap(offer(2, &["new"]));
+        let sides = [cell.turn(), cell.turn()];
+        assert!(!sides.iter().all(|side| cell.is_quiet(side)), "somebody still chooses by the old version");
+        let Choice::Endpoint(flight) = choosing.board(&cell, &signals, &Dice::default(), &Tried::new(3)) else {
+            panic!("there was an endpoint");
+        };
+        assert!(sides.iter().all(|side| cell.is_quiet(side)));
+        assert_eq!(flight.endpoint().instance, InstanceId::new("old"));
+        assert_eq!(old.instances[0].in_flight.load(Ordering::SeqCst), 1, "and is counted there by now");
+        drop(flight);
+        cell.swap(Offer { instances: old.instances.clone(), ..offer(1, &["old"]) });
+        // The second round begins on the other side.
+        cell.turn();
+    }
+}
+
+#[test]
+fn constant_traffic_does_not_keep_a_swap_from_becoming_quiet() {
+    let cell = Cell::new(EnvironmentId::new("e"));
+    let earlier = cell.begin();
+    let side = cell.turn();
+    let _later = cell.begin();
+    assert!(!cell.is_quiet(&side));
+    drop(earlier);
+    assert!(cell.is_quiet(&side), "those who came later count on the other side");
 }
 
 #[test]
