@@ -123,9 +123,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Some(std::mem::replace(&mut self.buffer, rest))
     }
 
-    /// Whether the proxy closes the connection without another byte.
+    /// Whether the proxy closes the connection without another byte, and without a reset.
     pub(crate) async fn closed(&mut self) -> bool {
-        !soon("the connection's end", self.more()).await && self.buffer.is_empty()
+        let end = soon("the connection's end", self.stream.read_buf(&mut self.buffer)).await;
+        matches!(end, Ok(0)) && self.buffer.is_empty()
     }
 
     async fn more(&mut self) -> bool {
