@@ -94,8 +94,8 @@ async fn up(config: UpConfig) -> Result<(), Failure> {
 }
 
 impl App {
-    /// Binds early, serves late: whatever cannot be had is told before anything is changed. `engine` connects to the container
-    /// engine, given the installation's id.
+    /// Takes the folder, then the ports, then the engine, and serves when all of it is there. `engine` connects to the
+    /// container engine, given the installation's id.
     pub async fn start(
         config: &UpConfig,
         engine: impl AsyncFnOnce(String) -> Result<Arc<dyn Engine>, EngineError>,

@@ -6,13 +6,13 @@ use std::time::Duration;
 use dormouse_link::InstanceId;
 
 use crate::attempt::Attempts;
-use crate::backoff::Backoff;
-use crate::engine::{EngineError, Instance as Start, LogLine, Logs};
+use crate::backoff::{Backoff, chance};
+use crate::engine::{EngineError, Instance as Start, LogLine, Logs, Started};
 use crate::health::{self, ProbeLimits};
 use crate::journal::Log;
-use crate::model::{Asked, Deployment, DeploymentState, Environment, EnvironmentState, Instance, Millis, new_id, now};
+use crate::model::{Asked, Deployment, DeploymentState, Environment, EnvironmentState, Instance, Millis, now};
 use crate::plan::{Move, Probe, Situation, Step};
-use crate::store::StoreError;
+use crate::store::{Place, StoreError};
 use crate::variables::{port, variables};
 use crate::world::World;
 
@@ -93,11 +93,12 @@ pub(crate) async fn act(
             Ok(world.store.end_deployment(&id, DeploymentState::Superseded, reason, &[], now()).await?)
         }
         Step::Forget => {
-            for deployment in world.store.deployments_of(&environment.id).await? {
-                world.journal.remove(Log::Deployment(&deployment.id));
+            for deployment in world.store.deployment_ids(&environment.id).await? {
+                world.journal.remove(Log::Deployment(&deployment));
             }
             world.store.forget_environment(&environment.id).await?;
             world.signals.forget(&environment.id);
+            world.sweep_poke.notify_one();
             Ok(())
         }
     }
@@ -136,7 +137,7 @@ async fn launch(
         variables: deployment.variables.clone(),
     };
     attempts.launch(id);
-    match world.engine.start(start).await {
+    match start_once_more(world, start).await {
         Ok(_) => Ok(()),
         Err(EngineError::NoImage(tag)) => {
             // Built anew from its commit; whoever waits is told so now, and served when it is there.
@@ -155,7 +156,7 @@ async fn launch(
             }
             Ok(())
         }
-        Err(EngineError::Start(words)) => {
+        Err(EngineError::Start(words) | EngineError::Refused { says: words, .. }) => {
             if let Some(outcome) = attempts.begin_probe(id) {
                 outcome.set(Probe::Unstartable(format!("the container could not be started: {words}")));
             }
@@ -166,6 +167,19 @@ async fn launch(
             attempts.forget(id);
             Err(error.into())
         }
+    }
+}
+
+/// Starts an instance, a few at a time. A refusal may come from a network or a sandbox's image that was cleared by hand:
+/// they are made again, and it is tried once more.
+async fn start_once_more(world: &World, start: Start) -> Result<Started, EngineError> {
+    let _turn = world.starts.acquire().await;
+    match world.engine.start(start.clone()).await {
+        Err(EngineError::Refused { .. }) => {
+            world.engine.prepare().await?;
+            world.engine.start(start).await
+        }
+        other => other,
     }
 }
 
@@ -208,20 +222,12 @@ async fn begin_starting(world: &World, situation: &Situation, id: &str) -> Resul
         Err(error) => return fail(world, id, None, &error.to_string()).await,
     };
     let Some(addresses) = world.addresses.get() else { return Ok(()) };
-    let address = match world.store.free_address(&environment.id, addresses, world.signals.acked()).await {
-        Ok(address) => address,
-        Err(error @ StoreError::NoAddress(_)) => return fail(world, id, None, &error.to_string()).await,
-        Err(error) => return Err(error.into()),
-    };
-    let instance = Instance {
-        id: InstanceId::new(new_id()),
-        environment: environment.id.clone(),
-        deployment_id: id.to_owned(),
-        address,
-        port,
-        retired: None,
-    };
-    Ok(world.store.begin_starting(id, &variables(environment, target, port), &instance, now()).await?)
+    let variables = variables(environment, target, port);
+    let place = Place { addresses, acked: world.signals.acked() };
+    match world.store.begin_starting(target, port, &variables, place, now()).await {
+        Err(error @ StoreError::NoAddress(_)) => fail(world, id, None, &error.to_string()).await,
+        done => Ok(done?),
+    }
 }
 
 /// Ends a deployment that failed, with what its container wrote last. The instance is removed by a later step, because its
@@ -268,7 +274,7 @@ async fn move_to(world: &World, environment: &Environment, to: Move) -> Result<(
             }
         })
         .await?;
-    if matches!(to, Move::Serve | Move::Fail(_)) {
+    if matches!(to, Move::Serve | Move::Reopen | Move::Fail(_)) {
         world.signals.answer(&environment.id);
     }
     world.publish_poke.notify_one();
@@ -299,16 +305,11 @@ fn apply(environment: &mut Environment, to: &Move, now: Millis) {
         }
         Move::Fail(reason) => {
             environment.state = EnvironmentState::Failed;
-            environment.asked = None;
+            environment.asked = environment.asked.filter(|asked| *asked != Asked::Wake);
             environment.failures = environment.failures.saturating_add(1);
             let delay = BACKOFF.delay(environment.failures, chance());
             environment.retry_at = now + Millis::try_from(delay.as_millis()).unwrap_or(Millis::MAX);
             environment.reason = Some(reason.clone());
         }
     }
-}
-
-/// A random number from 0 to 1, so that not everybody tries again at once.
-fn chance() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }

@@ -15,6 +15,7 @@ use crate::model::{App, Asked, Deployment, Environment, EnvironmentState, LIVE, 
 use crate::reconcile;
 use crate::refs;
 use crate::store::{NewApp, NewEnvironment, Runs, StoreError};
+use crate::sweep;
 use crate::world::World;
 
 /// Names that stand for parts of the platform itself.
@@ -35,9 +36,11 @@ const READY_WITHIN_MAX: Duration = Duration::from_secs(15 * 60);
 /// The most that `sleep_after` may be.
 const SLEEP_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Variables an environment may have, and the longest value, in bytes.
-const VARIABLES_MAX: usize = 500;
+/// The longest value of a variable, in bytes.
 const VARIABLE_MAX_BYTES: usize = 64 * 1024;
+
+/// All variables of an environment together, in bytes: each deployment keeps a copy of them.
+const VARIABLES_MAX_BYTES: usize = 256 * 1024;
 
 /// Why something was not done, in words for whoever asked.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +115,7 @@ pub(crate) async fn create(world: &Arc<World>, name: Label) -> Result<App, AppsE
     let folder = world.repository(&new.id);
     Repository::create(&folder, &new.branch).await?;
     if let Err(error) = world.store.create_app(&new, at).await {
-        remove_folder(&folder).await;
+        sweep::remove_folder(&folder).await;
         return Err(error.into());
     }
     drop(reconcile::watch_all(world).await);
@@ -132,34 +135,9 @@ pub(crate) async fn delete(world: &Arc<World>, name: &str) -> Result<mpsc::Recei
     world.store.delete_app(&app.id, now()).await?;
     world.publish_poke.notify_one();
     world.pokes.poke_all();
-    let id = app.id.clone();
-    Ok(follow::deletion(world, id, move |world| async move {
-        finish_deletion(&world, &app).await?;
-        Ok(done(true, format!("Deleted {}.", app.name)))
-    }))
-}
-
-/// What is left of an application without environments: images, logs, repository, rows.
-pub(crate) async fn finish_deletion(world: &World, app: &App) -> Result<(), StoreError> {
-    for commit in world.store.built_commits(&app.id).await? {
-        let tag = world.image_tag(&app.name, &commit);
-        if let Err(error) = world.engine.remove_image(&tag).await {
-            tracing::warn!(image = tag, error = crate::error::chain(&error), "an image was not removed");
-        }
-    }
-    for build in world.store.builds_of(&app.id).await? {
-        world.journal.remove(crate::journal::Log::Build(&build));
-    }
-    remove_folder(&world.repository(&app.id)).await;
-    world.store.forget_app(&app.id).await
-}
-
-pub(crate) async fn remove_folder(folder: &std::path::Path) {
-    if let Err(error) = tokio::fs::remove_dir_all(folder).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, folder = %folder.display(), "a repository was not removed");
-    }
+    world.sweep_poke.notify_one();
+    world.build_poke.notify_one();
+    Ok(follow::deletion(world, app))
 }
 
 /// The application of a name, as somebody wrote it.
@@ -273,9 +251,10 @@ fn reached(environment: &Environment, asked: Asked, asked_at: Millis) -> Option<
             let reason = environment.reason.clone().unwrap_or_default();
             Some(done(false, format!("{title} could not be woken: {reason}")))
         }
-        (Asked::Sleep, EnvironmentState::Ready) if environment.asked.is_none() => {
-            Some(done(false, format!("{title} stays awake: requests run on, or came in between. Try again later.")))
-        }
+        (Asked::Sleep, EnvironmentState::Ready) if environment.asked.is_none() => Some(done(
+            false,
+            format!("{title} stays awake: a request or a deployment came in between. Try again later."),
+        )),
         (_, EnvironmentState::Deleting) => Some(done(false, format!("{title} is being deleted"))),
         _ => None,
     }
@@ -290,9 +269,12 @@ pub(crate) async fn set(
 ) -> Result<Environment, AppsError> {
     check(&settings)?;
     let (_, environment) = find_environment(world, app, name).await?;
-    let kept = environment.variables.keys().filter(|name| settings.variables.get(*name) != Some(&None)).count();
-    if kept + settings.variables.values().flatten().count() > VARIABLES_MAX {
-        return Err(AppsError::Value(format!("an environment has at most {VARIABLES_MAX} variables")));
+    let mut after = environment.variables.clone();
+    change_variables(&mut after, settings.variables.clone());
+    if after.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > VARIABLES_MAX_BYTES {
+        return Err(AppsError::Value(format!(
+            "the variables of an environment have at most {VARIABLES_MAX_BYTES} bytes together"
+        )));
     }
     let changed = world
         .store
@@ -303,16 +285,20 @@ pub(crate) async fn set(
             if let Some(ready_within) = settings.ready_within {
                 environment.ready_within = ready_within;
             }
-            for (name, value) in settings.variables {
-                match value {
-                    Some(value) => environment.variables.insert(name, value),
-                    None => environment.variables.remove(&name),
-                };
-            }
+            change_variables(&mut environment.variables, settings.variables);
         })
         .await?;
     world.pokes.poke(&changed.id);
     Ok(changed)
+}
+
+fn change_variables(variables: &mut BTreeMap<String, String>, change: BTreeMap<String, Option<String>>) {
+    for (name, value) in change {
+        match value {
+            Some(value) => variables.insert(name, value),
+            None => variables.remove(&name),
+        };
+    }
 }
 
 fn check(settings: &Settings) -> Result<(), AppsError> {

@@ -1,6 +1,6 @@
 //! How long to wait before trying again: doubles with each failure, up to a limit, and never for everybody at once.
 //!
-//! Pure: the caller counts its failures and brings the chance.
+//! [`Backoff`] is pure: the caller counts its failures and brings the [`chance`].
 
 use std::time::Duration;
 
@@ -33,6 +33,11 @@ impl Backoff {
         let part = 1.0 - JITTER + 2.0 * JITTER * jitter;
         Duration::try_from_secs_f64(whole.as_secs_f64() * part).unwrap_or(whole)
     }
+}
+
+/// A random number from 0 to 1, so that not everybody tries again at once.
+pub(crate) fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

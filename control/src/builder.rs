@@ -1,16 +1,22 @@
-//! The loop that turns queued builds into images, a few at a time.
+//! The loop that turns the builds that somebody needs into images, a few at a time.
+//!
+//! Need is looked at anew each time: the newest first, and a build that nobody needs any more (its deployment was superseded,
+//! its application deleted) is stopped, not finished.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_link::Label;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::context;
-use crate::engine::{Build as BuildSpec, BuildError, Image};
+use crate::context::{self, ContextError};
+use crate::engine::{Build as BuildSpec, BuildError, EngineError, Image};
+use crate::error::chain;
 use crate::git::{Commit, Repository};
 use crate::journal::Log;
-use crate::model::{App, Build, now};
+use crate::model::{App, Build, BuildState, now};
 use crate::store::StoreError;
 use crate::world::World;
 
@@ -23,40 +29,35 @@ const BUILD_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// Lines of a build that wait to be written to its log.
 const LOG_QUEUE: usize = 256;
 
-/// The queue is looked at this often, poke or not.
+/// What is needed is looked at this often, poke or not.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Starts the loop; builds that a crash left running are begun again.
-pub(crate) async fn start(world: &Arc<World>) -> Result<(), StoreError> {
-    world.store.requeue_builds().await?;
+/// How long a build whose engine went away waits before it is begun again.
+const ENGINE_PAUSE: Duration = Duration::from_secs(3);
+
+/// Why there is no image.
+enum NoImage {
+    /// In words for its developer.
+    Failed(String),
+    /// The engine is away: nobody's fault, and to be tried again.
+    EngineAway,
+}
+
+/// Starts the loop.
+pub(crate) fn start(world: &Arc<World>) {
     let world = world.clone();
     let tasks = world.tasks.clone();
     tasks.spawn("builder", async move { run(&world).await });
-    Ok(())
 }
 
 async fn run(world: &Arc<World>) {
     let stop = world.tasks.token();
-    let places = Arc::new(Semaphore::new(BUILDS_AT_ONCE));
+    // Whoever builds holds a clone of its token; one that ended has dropped it.
+    let mut running: HashMap<String, Running> = HashMap::new();
     loop {
-        match world.store.queued_builds().await {
-            Ok(builds) => {
-                for build in builds {
-                    let Ok(place) = places.clone().try_acquire_owned() else { break };
-                    if !matches!(world.store.begin_build(&build.id, now()).await, Ok(true)) {
-                        continue;
-                    }
-                    let world = world.clone();
-                    let tasks = world.tasks.clone();
-                    tasks.spawn(format!("build {}", build.id), async move {
-                        build_one(&world, &build).await;
-                        drop(place);
-                        world.build_poke.notify_one();
-                        world.pokes.poke_all();
-                    });
-                }
-            }
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "builds could not be read"),
+        running.retain(|_, build| !build.ended.is_cancelled());
+        if let Err(error) = look(world, &mut running).await {
+            tracing::error!(error = chain(&error), "builds could not be looked at");
         }
         // Cancel safe: a poke given meanwhile is kept by `Notify`.
         tokio::select! {
@@ -67,72 +68,114 @@ async fn run(world: &Arc<World>) {
     }
 }
 
-async fn build_one(world: &Arc<World>, build: &Build) {
+/// A build under way.
+struct Running {
+    /// Cancelled when nobody needs it any more.
+    needed: CancellationToken,
+    /// Cancelled when it has ended.
+    ended: CancellationToken,
+}
+
+async fn look(world: &Arc<World>, running: &mut HashMap<String, Running>) -> Result<(), StoreError> {
+    let ours: Vec<String> = running.keys().cloned().collect();
+    world.store.requeue_builds(&ours).await?;
+    let needed = world.store.needed_builds().await?;
+    for (id, build) in running.iter() {
+        if !needed.iter().any(|needed| needed.id == *id) {
+            build.needed.cancel();
+        }
+    }
+    for build in needed {
+        if running.len() >= BUILDS_AT_ONCE {
+            break;
+        }
+        if build.state == BuildState::Queued && world.store.begin_build(&build.id, now()).await? {
+            running.insert(build.id.clone(), begin(world, build));
+        }
+    }
+    Ok(())
+}
+
+fn begin(world: &Arc<World>, build: Build) -> Running {
+    let running = Running { needed: CancellationToken::new(), ended: CancellationToken::new() };
+    let (needed, ended) = (running.needed.clone(), running.ended.clone().drop_guard());
+    let world = world.clone();
+    let tasks = world.tasks.clone();
+    tasks.spawn(format!("build {}", build.id), async move {
+        if let Err(error) = build_one(&world, &build, &needed).await {
+            // It stays noted as running and, being nobody's, goes back into the queue with the next look.
+            tracing::error!(build.id = build.id, error = chain(&error), "a build's end was not written");
+        }
+        drop(ended);
+        world.build_poke.notify_one();
+        world.sweep_poke.notify_one();
+        world.pokes.poke_all();
+    });
+    running
+}
+
+async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken) -> Result<(), StoreError> {
     let stop = world.tasks.token();
     let began = tokio::time::Instant::now();
-    // A build that is cut off by the program's end stays `running` in the store and is begun again at the next start.
+    // Cancel safe: dropping the build stops it. One that the program's end cut off is begun again at the next start.
     let result = tokio::select! {
         result = image(world, build) => result,
-        () = stop.cancelled() => return,
+        () = needed.cancelled() => Err(NoImage::Failed("nobody needs this build any more".to_owned())),
+        () = stop.cancelled() => return Ok(()),
     };
     let log = Log::Build(&build.id);
     let took = began.elapsed();
-    let ended = match &result {
+    tracing::info!(build.id = build.id, commit = %build.commit, duration_ms = took.as_millis(), ok = result.is_ok(), "build ended");
+    match result {
         Ok(image) => {
             world.journal.say(log, &format!("Built image {} in {:.1} s.", short(&image.id), took.as_secs_f32()));
-            world.store.end_build(&build.id, Ok(image), now()).await
+            world.store.end_build(&build.id, Ok(&image), now()).await
         }
-        Err(reason) => {
+        Err(NoImage::Failed(reason)) => {
             world.journal.say(log, &format!("The build failed: {reason}"));
-            world.store.end_build(&build.id, Err(reason), now()).await
+            world.store.end_build(&build.id, Err(&reason), now()).await
         }
-    };
-    if let Err(error) = ended {
-        tracing::error!(build.id = build.id, error = &error as &dyn std::error::Error, "a build's end was not written");
+        Err(NoImage::EngineAway) => {
+            world.journal.say(log, "The container engine is away; the build waits for it.");
+            tokio::select! {
+                () = tokio::time::sleep(ENGINE_PAUSE) => {}
+                () = stop.cancelled() => {}
+            }
+            world.store.requeue_build(&build.id).await
+        }
     }
-    tracing::info!(build.id = build.id, commit = %build.commit, duration_ms = took.as_millis(), ok = result.is_ok(), "build ended");
 }
 
-/// The image of a build; a reason in words for its developer where there is none.
-async fn image(world: &Arc<World>, build: &Build) -> Result<Image, String> {
-    let app = app_name(world, build).await?;
-    let tag = world.image_tag(&app, &build.commit);
-    let context = context::context(&Repository::at(world.repository(&build.app_id)), &build.commit)
-        .await
-        .map_err(|error| crate::error::chain(&error))?;
+async fn image(world: &Arc<World>, build: &Build) -> Result<Image, NoImage> {
+    let app = app_name(world, build).await.map_err(NoImage::Failed)?;
+    let repository = Repository::at(world.repository(&build.app_id));
+    let context = context::context(&repository, &build.commit).await.map_err(|error| {
+        NoImage::Failed(match error {
+            ContextError::Repository(error) => chain(&error),
+            // These are words for the developer as they are.
+            error => error.to_string(),
+        })
+    })?;
     world.journal.say(Log::Build(&build.id), &format!("Building commit {} of {app}.", build.commit.short()));
     let (lines, mut read) = mpsc::channel::<String>(LOG_QUEUE);
-    let spec = BuildSpec {
-        tag: tag.clone(),
-        context,
-        labels: labels(&app, &build.commit, &build.id),
-        deadline: BUILD_DEADLINE,
-    };
-    let build_id = build.id.clone();
+    let tag = world.image_tag(&app, &build.commit);
+    let spec = BuildSpec { tag, context, labels: labels(&app, &build.commit, &build.id), deadline: BUILD_DEADLINE };
     let write = async {
         while let Some(line) = read.recv().await {
-            world.journal.say(Log::Build(&build_id), &line);
+            world.journal.say(Log::Build(&build.id), &line);
         }
     };
     let (result, ()) = tokio::join!(world.engine.build(spec, lines), write);
-    let image = result.map_err(|error| match error {
-        BuildError::Engine(error) => crate::error::chain(&error),
-        error => error.to_string(),
-    })?;
-    // Its application may have been deleted while it was built: then nobody else removes the image.
-    if let Err(deleted) = app_name(world, build).await {
-        world.engine.remove_image(&tag).await.map_err(|error| crate::error::chain(&error))?;
-        return Err(deleted);
-    }
-    Ok(image)
-}
-
-async fn app_of(world: &World, build: &Build) -> Result<Option<App>, StoreError> {
-    Ok(world.store.apps().await?.into_iter().find(|app| app.id == build.app_id))
+    result.map_err(|error| match error {
+        BuildError::Engine(EngineError::Unavailable { .. }) => NoImage::EngineAway,
+        BuildError::Engine(error) => NoImage::Failed(chain(&error)),
+        error => NoImage::Failed(error.to_string()),
+    })
 }
 
 async fn app_name(world: &World, build: &Build) -> Result<Label, String> {
-    let app = app_of(world, build).await.map_err(|error| crate::error::chain(&error))?;
+    let apps: Vec<App> = world.store.apps().await.map_err(|error| chain(&error))?;
+    let app = apps.into_iter().find(|app| app.id == build.app_id);
     app.map(|app| app.name).ok_or_else(|| "the application was deleted".to_owned())
 }
 

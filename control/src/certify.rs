@@ -38,6 +38,7 @@ pub(crate) async fn start(world: &Arc<World>) -> Result<(), StoreError> {
 async fn renew(world: &World, now: Millis) -> Result<(), StoreError> {
     let authority = world.authority.certificate();
     let other_authority = world.store.authority().await?.is_some_and(|noted| noted != authority);
+    let mut all = true;
     let old = now - Millis::try_from(RENEW_AFTER.as_millis()).unwrap_or(Millis::MAX);
     for (host, certified_at) in world.store.hosts().await? {
         if certified_at > old && !other_authority {
@@ -46,9 +47,12 @@ async fn renew(world: &World, now: Millis) -> Result<(), StoreError> {
         match world.authority.issue(&host, SystemTime::now()) {
             Ok(certificate) => world.store.certify(certificate, now).await?,
             // The old one goes on; it is tried again with the next look.
-            Err(error) => tracing::error!(%host, error = chain(&error), "a certificate could not be renewed"),
+            Err(error) => {
+                all = false;
+                tracing::error!(%host, error = chain(&error), "a certificate could not be renewed");
+            }
         }
     }
-    // Noted last: a start that is cut off before does all of it again.
-    world.store.note_authority(authority).await
+    // Noted last, and only when it is so for all: until then each look does all of it again.
+    if all { world.store.note_authority(authority).await } else { Ok(()) }
 }

@@ -9,10 +9,9 @@ use std::time::Duration;
 use dormouse_link::Host;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::api::{self, EdgePorts, Token};
-use crate::apps;
 use crate::authority::{Authority, AuthorityError};
 use crate::engine::{Engine, EngineError};
 use crate::inventory::Inventory;
@@ -24,7 +23,10 @@ use crate::signals::Signals;
 use crate::store::{Addresses, Store, StoreError};
 use crate::task::Tasks;
 use crate::world::World;
-use crate::{builder, certify, error::chain, reconcile, refs};
+use crate::{builder, certify, error::chain, reconcile, refs, sweep};
+
+/// Containers that are started at one time; further ones wait for their turn.
+const STARTS_AT_ONCE: usize = 8;
 
 /// How long the first look at all environments is waited for.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -44,7 +46,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The store's.
-    #[error("open the store")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// The engine's.
     #[error(transparent)]
@@ -98,11 +100,13 @@ impl Control {
             pokes: Pokes::default(),
             build_poke: Notify::new(),
             publish_poke: Notify::new(),
+            sweep_poke: Notify::new(),
+            starts: Semaphore::new(STARTS_AT_ONCE),
             tasks: Tasks::new(),
         });
-        clean_up(&world).await?;
         certify::start(&world).await?;
-        builder::start(&world).await?;
+        sweep::start(&world).await;
+        builder::start(&world);
         listen_to_engine(&world);
         Ok(Self { token: Token::new(&config.token), world })
     }
@@ -149,32 +153,6 @@ impl Control {
         self.world.store.close().await;
         left
     }
-}
-
-/// Whatever no row owns: instances on the engine, repositories on disk, applications whose environments are gone.
-async fn clean_up(world: &World) -> Result<(), ControlError> {
-    let known = world.store.instance_ids().await?;
-    for observed in world.engine.instances().await? {
-        if !known.contains(&observed.id) {
-            tracing::info!(instance.id = %observed.id, "removing an instance that no row owns");
-            world.engine.remove(&observed.id).await?;
-        }
-    }
-    let apps = world.store.apps().await?;
-    if let Ok(folders) = std::fs::read_dir(&world.repositories) {
-        for folder in folders.flatten() {
-            let name = folder.file_name();
-            if !apps.iter().any(|app| world.repository(&app.id).file_name() == Some(&name)) {
-                apps::remove_folder(&folder.path()).await;
-            }
-        }
-    }
-    for app in apps {
-        if world.store.environments_of(&app.id).await?.is_empty() {
-            apps::finish_deletion(world, &app).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Something happened on the engine: every environment looks. What it was is not asked.

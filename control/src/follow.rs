@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::error::chain;
 use crate::journal::Log;
-use crate::model::{BuildState, Deployment, DeploymentState, Environment, EnvironmentState, Millis, now};
+use crate::model::{App, BuildState, Deployment, DeploymentState, Environment, EnvironmentState, Millis, now};
 use crate::store::StoreError;
 use crate::world::World;
 
@@ -110,31 +110,25 @@ pub(crate) fn environment(
     })
 }
 
-/// Follows the removal of an application's environments, then lets `finish` clean up.
-pub(crate) fn deletion<F>(
-    world: &Arc<World>,
-    app_id: String,
-    finish: impl FnOnce(Arc<World>) -> F + Send + 'static,
-) -> mpsc::Receiver<Progress>
-where
-    F: Future<Output = Result<Progress, StoreError>> + Send,
-{
-    spawn(world, format!("deletion of application {app_id}"), move |world, to| async move {
+/// Follows the removal of an application until nothing is left of it.
+pub(crate) fn deletion(world: &Arc<World>, app: App) -> mpsc::Receiver<Progress> {
+    spawn(world, format!("follower of the deletion of {}", app.name), move |world, to| async move {
         let mut changes = world.store.changes();
         let mut left = usize::MAX;
         loop {
-            let environments = world.store.environments_of(&app_id).await?;
-            if environments.is_empty() {
-                return finish(world).await;
-            }
-            if environments.len() < left {
+            let environments = world.store.environments_of(&app.id).await?;
+            if !environments.is_empty() && environments.len() < left {
                 left = environments.len();
                 say(&to, format!("Taking down {}.", names(&environments))).await;
             }
-            // Cancel safe: watches keep what changed meanwhile. A follower that left does not stop the deletion.
+            if world.store.app(&app.name).await?.is_none_or(|found| found.id != app.id) {
+                return Ok(done(true, format!("Deleted {}.", app.name)));
+            }
+            // Cancel safe: watches keep what changed meanwhile.
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(PERIOD) => {}
+                () = to.closed() => return Ok(done(false, "nobody listens any more")),
             }
         }
     })

@@ -61,15 +61,18 @@ impl Journal {
 
     fn append(&self, log: Log<'_>, line: &str) -> std::io::Result<()> {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.file(log))?;
-        let length = file.metadata()?.len();
-        if length > LOG_MAX_BYTES {
+        let room = LOG_MAX_BYTES.saturating_sub(file.metadata()?.len());
+        if room == 0 {
             return Ok(());
         }
         let end = line.floor_char_boundary(LINE_MAX_BYTES);
         let mut text = line[..end].replace(['\n', '\r'], " ");
         text.push('\n');
-        if length + text.len() as u64 > LOG_MAX_BYTES {
-            text = "(the log is full; what follows is not kept)\n".to_owned();
+        if text.len() as u64 > room {
+            // Fills the log to its end, so that this is said once and nothing follows it.
+            let width = usize::try_from(room).unwrap_or(LINE_MAX_BYTES);
+            text =
+                format!("{:<width$}\n", "(the log is full; what follows is not kept)", width = width.saturating_sub(1));
         }
         file.write_all(text.as_bytes())
     }
@@ -87,6 +90,20 @@ impl Journal {
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let lines = String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned).collect();
         Ok((lines, offset + whole as u64))
+    }
+
+    /// Removes the logs of builds and deployments whose ids are none of `owners`.
+    pub(crate) fn retain(&self, owners: &[String]) {
+        for file in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let id = name.strip_suffix(".log").and_then(|name| name.split_once('-')).map(|(_, id)| id);
+            match id {
+                Some(id) if !owners.iter().any(|owner| owner == id) => {
+                    self.remove(if name.starts_with("build-") { Log::Build(id) } else { Log::Deployment(id) });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Removes a log.
@@ -120,6 +137,20 @@ mod tests {
     }
 
     #[test]
+    fn logs_without_an_owner_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(folder.path()).expect("a journal");
+        for log in [Log::Build("a"), Log::Build("b"), Log::Deployment("a"), Log::Deployment("c")] {
+            journal.say(log, "line");
+        }
+        journal.retain(&["a".to_owned()]);
+        let mut left: Vec<_> =
+            std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|file| file.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["build-a.log", "deployment-a.log"]);
+    }
+
+    #[test]
     fn a_flood_fills_the_log_and_no_more() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = Journal::open(folder.path()).expect("a journal");
@@ -129,5 +160,8 @@ mod tests {
         }
         let length = std::fs::metadata(folder.path().join("deployment-d.log")).expect("a log").len();
         assert!(length <= LOG_MAX_BYTES + 100, "{length}");
+        let text = std::fs::read_to_string(folder.path().join("deployment-d.log")).expect("a log");
+        assert_eq!(text.matches("the log is full").count(), 1);
+        assert!(text.trim_end().ends_with("what follows is not kept)"), "nothing follows it");
     }
 }

@@ -35,6 +35,7 @@ pub mod reconcile;
 mod refs;
 mod signals;
 pub mod store;
+mod sweep;
 pub mod task;
 mod variables;
 mod world;

@@ -19,11 +19,12 @@ pub const STEADY: Duration = Duration::from_secs(60);
 /// An environment that cannot be drained for its sleep within this time goes back to serving.
 pub const CLOSING_LIMIT: Duration = Duration::from_secs(30);
 
-/// A replaced instance is removed after this time even when an edge has not said that it is drained.
-pub const DRAIN_LIMIT: Duration = Duration::from_secs(120);
+/// An environment that was wanted is looked at again after this time.
+const WISH: Duration = Duration::from_secs(1);
 
-/// How often a deletion looks whether edges have applied it, in milliseconds: acks come without a poke.
-const ACK_PERIOD: Millis = 50;
+/// A replaced instance is removed after this time, and a deletion goes on, even when an edge has not said that it is
+/// drained.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
 /// What is known of one environment at one moment.
 #[derive(Clone, Debug)]
@@ -181,8 +182,9 @@ pub fn plan(situation: &Situation) -> Plan {
 
 /// Deletion: edges first forget the environment, then its instances go, then its rows.
 fn take_down(situation: &Situation, plan: &mut Plan) {
-    if !situation.traffic.acked {
-        plan.again(situation.now + ACK_PERIOD);
+    let limit = situation.environment.state_since + millis(DRAIN_LIMIT);
+    if !situation.traffic.acked && situation.now < limit {
+        plan.again(limit);
         return;
     }
     for sighting in &situation.instances {
@@ -245,7 +247,12 @@ fn stay_ready(situation: &Situation, plan: &mut Plan) {
             plan.again(steady_at);
         }
     }
-    if !situation.unended.is_empty() || situation.traffic.wanted {
+    if !situation.unended.is_empty() {
+        return;
+    }
+    if situation.traffic.wanted {
+        // Nobody tells when a wish is over.
+        plan.again(situation.now + millis(WISH));
         return;
     }
     if environment.asked == Some(Asked::Sleep) {
@@ -290,6 +297,9 @@ fn retry(situation: &Situation, sighting: &Sighting, plan: &mut Plan) {
         }
     } else if situation.traffic.wanted || never_sleeps {
         wake(sighting, plan, "tried again after its back-off");
+    } else {
+        // Its failures are kept: the next back-off is longer. But the next visitor is held again, not refused.
+        plan.add(Step::Move(Move::Sleep), "its back-off is over, and nobody waits for it");
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dormouse_link::{Base, Report, Update};
 use tokio::sync::mpsc;
 
+use crate::error::chain;
 use crate::model::now;
 use crate::signals::EdgeId;
 use crate::world::World;
@@ -66,7 +67,7 @@ async fn send(world: &Arc<World>, down: &mpsc::Sender<Update>, behind: &tokio::s
                 base = Base::Since(generation);
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "changes could not be read"),
+            Err(error) => tracing::error!(error = chain(&error), "changes could not be read"),
         }
         // Cancel safe: `changed` and `Notify` keep what happened meanwhile; the period finds the rest.
         tokio::select! {

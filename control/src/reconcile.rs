@@ -16,7 +16,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::act::{ActError, act};
 use crate::attempt::Attempts;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, chance};
+use crate::error::chain;
 use crate::model::{Millis, now};
 use crate::plan::{Sighting, Situation, plan};
 use crate::world::World;
@@ -38,7 +39,7 @@ pub(crate) async fn watch_all(world: &Arc<World>) -> Vec<Looked> {
     match world.store.environments().await {
         Ok(environments) => environments.into_iter().filter_map(|found| watch(world, found.id)).collect(),
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "environments could not be read");
+            tracing::error!(error = chain(&error), "environments could not be read");
             Vec::new()
         }
     }
@@ -51,10 +52,20 @@ fn watch(world: &Arc<World>, id: EnvironmentId) -> Option<Looked> {
     let tasks = world.tasks.clone();
     let (looked, first) = oneshot::channel();
     tasks.spawn(format!("reconciler of environment {id}"), async move {
+        let leaves = Leaves(&world, &id);
         run(&world, &id, &bell, looked).await;
-        world.pokes.leave(&id);
+        drop(leaves);
     });
     Some(first)
+}
+
+/// Takes the bell away however the loop ends, a panic included: the sweeper then starts another one.
+struct Leaves<'w>(&'w World, &'w EnvironmentId);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.pokes.leave(self.1);
+    }
 }
 
 async fn run(world: &Arc<World>, id: &EnvironmentId, bell: &Notify, looked: oneshot::Sender<()>) {
@@ -69,29 +80,31 @@ async fn run(world: &Arc<World>, id: &EnvironmentId, bell: &Notify, looked: ones
             // Nobody waits for it after the start.
             let _ = looked.send(());
         }
-        let pause = match passed {
+        let (pause, bell) = match passed {
             Ok(Passed::Gone) => return,
             Ok(Passed::Acted) if passes < PASSES_IN_A_ROW => {
                 passes += 1;
                 failures = 0;
-                Duration::ZERO
+                (Duration::ZERO, Some(bell))
             }
             Ok(Passed::Acted) => {
                 tracing::warn!(environment.id = %id, "an environment does not come to rest");
                 passes = 0;
-                PERIOD
+                (PERIOD, Some(bell))
             }
             Ok(Passed::Rests(again)) => {
                 passes = 0;
                 failures = 0;
-                again.map_or(PERIOD, |again| again.min(PERIOD))
+                (again.map_or(PERIOD, |again| again.min(PERIOD)), Some(bell))
             }
             Err(error) => {
                 failures += 1;
-                let pause = PAUSES.delay(failures, 0.5);
-                tracing::warn!(environment.id = %id, error = &error as &dyn std::error::Error,
+                let pause = PAUSES.delay(failures, chance());
+                tracing::warn!(environment.id = %id, error = chain(&error),
                     pause_ms = pause.as_millis(), "a pass failed and is tried again");
-                pause
+                mend_engine(world, &error).await;
+                // Not the bell: what the failed pass itself did rings it, and would make the pause void.
+                (pause, None)
             }
         };
         if stop.is_cancelled() {
@@ -101,10 +114,26 @@ async fn run(world: &Arc<World>, id: &EnvironmentId, bell: &Notify, looked: ones
             // Cancel safe: a bell rung meanwhile is kept by `Notify`.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = bell.notified() => {}
+                () = rung(bell) => {}
                 () = stop.cancelled() => return,
             }
         }
+    }
+}
+
+async fn rung(bell: Option<&Notify>) {
+    match bell {
+        Some(bell) => bell.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An engine that was away, or was cleared by hand, may lack the network or the sandbox's image: they are made again.
+async fn mend_engine(world: &World, error: &ActError) {
+    if let ActError::Engine(_) = error
+        && let Err(error) = world.engine.prepare().await
+    {
+        tracing::debug!(error = chain(&error), "the engine is not ready yet");
     }
 }
 

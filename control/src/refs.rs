@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::chain;
 use crate::git::{Commit, Repository};
 use crate::model::{App, Deployment, Environment, EnvironmentState, TEST, now};
-use crate::store::{Runs, StoreError};
+use crate::store::StoreError;
 use crate::world::World;
 
 /// Refs are compared with rows this often, push or not.
@@ -40,16 +40,21 @@ pub(crate) fn start(world: &Arc<World>) {
     });
 }
 
-/// Compares the head of an application's branch with the newest deployment of Test; asks for one where they differ. Returns it.
+/// Compares the head of an application's branch with the newest deployment of Test, and asks for one where none was asked
+/// for this head yet. Returns the newest deployment of the head.
 pub(crate) async fn look(world: &World, app: &App) -> Result<Option<Deployment>, StoreError> {
     let Some(head) = head(world, app).await else { return Ok(None) };
     let Some(test) = test_of(world, app).await? else { return Ok(None) };
-    if test.seen_commit.as_ref() == Some(&head) || test.state == EnvironmentState::Deleting {
+    if test.state == EnvironmentState::Deleting {
         return Ok(None);
     }
-    let deployment = world.store.ask_deployment(&test.id, Runs::Commit(head), now()).await?;
-    world.pokes.poke(&test.id);
-    Ok(Some(deployment))
+    if let Some(deployment) = world.store.ask_unseen(&test.id, head.clone(), now()).await? {
+        world.pokes.poke(&test.id);
+        return Ok(Some(deployment));
+    }
+    // Somebody else saw it first: the period, or another push at the same time.
+    let newest = world.store.deployments_of(&test.id).await?;
+    Ok(newest.into_iter().find(|deployment| deployment.commit == head))
 }
 
 /// The head of the branch that is deployed to Test.

@@ -3,7 +3,7 @@
 //! Signals are level-triggered: an edge repeats them for as long as they hold, so that nothing here needs to survive a crash.
 //! Only the newest word of each edge counts; a word is no reason to act but a reason to look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub(crate) struct Signals {
 struct Inner {
     edges: HashMap<EdgeId, Edge>,
     environments: HashMap<EnvironmentId, Word>,
+    /// Those that were looked at before every edge had applied them: the next ack is news for them.
+    unacked: HashSet<EnvironmentId>,
 }
 
 #[derive(Debug, Default)]
@@ -90,13 +92,15 @@ impl Signals {
         let inner = &mut *inner;
         match report {
             Report::Acked { generation, .. } => {
-                let edge = inner.edges.entry(edge).or_default();
+                // A word of an edge that has left says nothing about those that are there.
+                let Some(edge) = inner.edges.get_mut(&edge) else { return Vec::new() };
                 edge.acked = edge.acked.max(*generation);
                 self.acks.notify_waiters();
-                Vec::new()
+                inner.unacked.drain().collect()
             }
             Report::Drained { environment, generation } => {
-                let drained = &mut inner.edges.entry(edge).or_default().drained;
+                let Some(edge) = inner.edges.get_mut(&edge) else { return Vec::new() };
+                let drained = &mut edge.drained;
                 let before = drained.insert(environment.clone(), *generation);
                 // A repeated word is no news.
                 if before == Some(*generation) { Vec::new() } else { vec![environment.clone()] }
@@ -122,14 +126,18 @@ impl Signals {
 
     /// What is said of an environment whose cell has version `generation`.
     pub(crate) fn traffic(&self, environment: &EnvironmentId, generation: Generation, now: Millis) -> Traffic {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        let acked = inner.edges.values().all(|edge| edge.acked >= generation);
+        if !acked {
+            inner.unacked.insert(environment.clone());
+        }
         let word = inner.environments.get(environment);
         let holds = Millis::try_from(WANTED_HOLDS.as_millis()).unwrap_or(Millis::MAX);
         Traffic {
             wanted: word.and_then(|word| word.wanted_at).is_some_and(|at| now - at < holds),
             last_active_at: word.and_then(|word| word.last_active_at).unwrap_or(self.began_at).max(self.began_at),
             drained: drained(&inner, environment, generation),
-            acked: inner.edges.values().all(|edge| edge.acked >= generation),
+            acked,
         }
     }
 
@@ -160,6 +168,7 @@ impl Signals {
     pub(crate) fn forget(&self, environment: &EnvironmentId) {
         let mut inner = self.inner();
         inner.environments.remove(environment);
+        inner.unacked.remove(environment);
         for edge in inner.edges.values_mut() {
             edge.drained.remove(environment);
         }
@@ -201,6 +210,7 @@ mod tests {
         signals.join(3);
         assert!(!signals.drained(&environment(), GENERATION), "a new edge has not spoken");
         signals.leave(3);
+        signals.hear(3, &drained(1), 5);
         assert!(signals.drained(&environment(), GENERATION));
     }
 

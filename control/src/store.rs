@@ -5,7 +5,8 @@
 //! generation, so that an edge is told what it missed and no more. Every write is one transaction; one that changes what
 //! an edge should believe also raises the generation. Whoever waits for a change watches [`Store::changes`] and looks again.
 //!
-//! SQL is written once, portable (TEXT, BIGINT, JSON in TEXT, `$1`), for PostgreSQL to take over when a machine is outgrown.
+//! SQL is written once, portable (TEXT, BIGINT, JSON in TEXT, `$1`), for PostgreSQL to take over when a machine is outgrown. What
+//! reads and then writes in one transaction relies on SQLite's single writer; there it will need to lock the rows it reads.
 
 mod app;
 mod build;
@@ -27,7 +28,7 @@ pub use app::{NewApp, NewEnvironment};
 pub use deployment::Runs;
 pub(crate) use deployment::state_text as deployment_state_text;
 pub(crate) use environment::state_text as environment_state_text;
-pub use instance::Addresses;
+pub use instance::{Addresses, Place};
 
 /// Readers at one time; a further one waits for its turn.
 const READERS: u32 = 4;
@@ -51,11 +52,11 @@ pub enum StoreError {
     #[error("bring the store's schema up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     /// A row says what no version of this program writes.
-    #[error("read {what} from the store: {value:?} is none")]
+    #[error("read {what} from the store: this version does not know {value}")]
     Corrupt {
         /// The column.
         what: &'static str,
-        /// Its value.
+        /// Its value, where that can be no secret.
         value: String,
     },
     /// The application's name is taken.
@@ -73,11 +74,14 @@ pub enum StoreError {
     #[error("the organisation has {0} applications, its quota")]
     Quota(i64),
     /// The row is gone.
-    #[error("{0} does not exist any more")]
+    #[error("find {0}: it does not exist any more")]
     Gone(&'static str),
     /// Every address of the network is in use.
-    #[error("find a free address: all {0} of the network are in use")]
+    #[error("no address is free: all {0} of the network are in use")]
     NoAddress(usize),
+    /// Addresses are free, but some edge may still know each of them for another environment.
+    #[error("find an address that every edge has forgotten")]
+    AddressesRest,
 }
 
 /// The store.
@@ -176,9 +180,9 @@ fn parse<T: std::str::FromStr>(what: &'static str, value: &str) -> Result<T, Sto
     value.parse().map_err(|_| StoreError::Corrupt { what, value: value.to_owned() })
 }
 
-/// A column's JSON as a value of its type.
+/// A column's JSON as a value of its type. Variables and keys are kept so: what cannot be read is not shown.
 fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, value: &str) -> Result<T, StoreError> {
-    serde_json::from_str(value).map_err(|_| StoreError::Corrupt { what, value: value.to_owned() })
+    serde_json::from_str(value).map_err(|_| StoreError::Corrupt { what, value: "its value".to_owned() })
 }
 
 /// A value as a column's JSON.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use dormouse_link::Host;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::authority::Authority;
 use crate::engine::Engine;
@@ -43,6 +43,10 @@ pub(crate) struct World {
     pub build_poke: Notify,
     /// Wakes the publisher.
     pub publish_poke: Notify,
+    /// Wakes the sweeper.
+    pub(crate) sweep_poke: Notify,
+    /// A place for each start under way: after the engine's restart everything starts at once.
+    pub(crate) starts: Semaphore,
     /// Starts tasks, and ends them.
     pub tasks: Tasks,
 }

@@ -30,7 +30,7 @@ pub(crate) async fn hello(data: &Path) -> Result<(), Failure> {
     let source = data.join("demo").join(NAME);
     write_credentials(data, &app.git_url)?;
     if source.join(".git").exists() {
-        git(&source, &["remote", "set-url", "dormouse", &app.git_url], "point the demo to this API").await?;
+        git(&source, &["config", "remote.dormouse.url", &app.git_url], "point the demo to this API").await?;
     }
     if state(&app, "test") == Some("empty") {
         write_source(&source, data, &app.git_url).await?;
@@ -38,21 +38,28 @@ pub(crate) async fn hello(data: &Path) -> Result<(), Failure> {
         git(&source, &["push", "--quiet", "dormouse", BRANCH], "push the demo").await?;
         app = find_or_create(&api).await?;
         if state(&app, "test") == Some("empty") {
-            let what = "the demo was not deployed; what git showed says why";
-            return Err(Failure::new(Exit::Failed, what).hint(format!("mend it, then: dormouse deploy {NAME}")));
+            // It was pushed by an earlier start that was ended in the middle, or failed.
+            deploy(&api, "test").await?;
         }
     }
     if state(&app, "live") == Some("empty") {
         show::note("demo: promoting the very same image to Live");
-        let path = format!("/apps/{NAME}/environments/live/deploy");
-        let done = operation::to_its_end(&api, Method::POST, &path, "promoting to Live").await?;
-        if !done.ok {
-            return Err(Failure::new(Exit::Failed, done.text));
-        }
+        deploy(&api, "live").await?;
     }
     let (_, app): (_, App) = api.document(Method::GET, &format!("/apps/{NAME}"), None).await?;
     tell(&app, &source, data);
     Ok(())
+}
+
+async fn deploy(api: &Api, environment: &str) -> Result<(), Failure> {
+    let path = format!("/apps/{NAME}/environments/{environment}/deploy");
+    let done = operation::to_its_end(api, Method::POST, &path, "deploying the demo").await?;
+    show::note(&done.text);
+    if done.ok {
+        return Ok(());
+    }
+    let failure = Failure::new(Exit::Failed, format!("the demo was not deployed to {environment}"));
+    Err(failure.hint(format!("mend it, then: dormouse deploy {NAME} -e {environment}")))
 }
 
 async fn find_or_create(api: &Api) -> Result<App, Failure> {
@@ -116,6 +123,10 @@ async fn git(folder: &Path, args: &[&str], doing: &str) -> Result<(), Failure> {
     let mut command = Command::new("git");
     command.current_dir(folder).args(args).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
+    // Started from a git hook, say, these would name another repository.
+    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        command.env_remove(variable);
+    }
     for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env_remove(proxy);
     }

@@ -41,6 +41,11 @@ impl Source {
         self.with(&format!("START_DELAY_MS={ms}"), &[&format!("boot {ms}ms")])
     }
 
+    /// One whose build takes this time on the scripted engine.
+    pub(crate) fn builds_in(self, ms: u64) -> Self {
+        self.with("", &[&format!("slow-build {ms}ms")])
+    }
+
     /// One whose build fails.
     pub(crate) fn cannot_be_built() -> Self {
         let mut source = Self::says("never seen").with("", &["fail-build COPY failed: no such file as nothing"]);

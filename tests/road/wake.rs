@@ -56,9 +56,9 @@ async fn an_idle_environment_falls_asleep_by_itself_and_wakes_for_a_request(worl
     world.deployed("shop", "the version").await;
     world.set("shop", "test", json!({ "sleep_after_ms": 1000 })).await;
     world.until("shop", "test", "asleep").await;
-    let answer = world.get("shop-test.localhost").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(world.environment("shop", "test").await["state"], "ready");
+    let before = starts(&world).await;
+    assert_eq!(world.get("shop-test.localhost").await.status, 200);
+    assert_eq!(starts(&world).await - before, 1);
     world.until("shop", "test", "asleep").await;
 }
 
@@ -115,14 +115,15 @@ async fn p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes(world: World)
             while !done.load(Ordering::SeqCst) {
                 let body = vec![b'x'; 100];
                 statuses.push(visitor.post("shop-test.localhost", "/count", body).await.map(|answer| answer.status));
-                // Pauses of different lengths, in which it may fall asleep.
-                tokio::time::sleep(Duration::from_millis(37 * (number + 1))).await;
+                // Pauses of different lengths, long enough to fall asleep in.
+                tokio::time::sleep(Duration::from_millis(400 + 170 * number)).await;
             }
             statuses
         });
     }
     let mut slept = 0;
     for _ in 0..SLEEPS {
+        world.until("shop", "test", "ready").await;
         slept += usize::from(world.put_to_sleep("shop", "test").await.ok);
     }
     done.store(true, Ordering::SeqCst);

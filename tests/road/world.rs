@@ -103,6 +103,28 @@ impl World {
         self.app = Some(start(&self.config, self.fake.as_ref()).await.0);
     }
 
+    /// Waits until an application is no more.
+    pub(crate) async fn until_gone(&self, app: &str) {
+        let deadline = Instant::now() + SOON;
+        while self.api("GET", &format!("/apps/{app}"), None).await.0 != 404 {
+            assert!(Instant::now() < deadline, "{app} is still there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until so many instances are on the engine.
+    pub(crate) async fn until_instances(&self, count: usize) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let left = self.engine.instances().await.expect("the engine answers");
+            if left.len() == count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{left:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the newest deployment of Test is in a state.
     pub(crate) async fn until_latest(&self, app: &str, state: &str) {
         let deadline = Instant::now() + SOON;
@@ -236,16 +258,26 @@ impl World {
         self.push_as(&self.token, app, source).await
     }
 
+    /// Pushes from another folder, over whatever is there, and it is deployed.
+    pub(crate) async fn pushed_by(&self, who: &str, app: &str, source: &Source) -> Push {
+        let push = self.push_from(&self.sources.path().join(who), &self.token, app, source).await;
+        assert!(push.ok && push.said.contains("succeeded"), "{}", push.said);
+        push
+    }
+
     pub(crate) async fn push_as(&self, token: &str, app: &str, source: &Source) -> Push {
-        let folder = self.sources.path().join(app);
-        source.write(&folder);
+        self.push_from(&self.sources.path().join(app), token, app, source).await
+    }
+
+    async fn push_from(&self, folder: &Path, token: &str, app: &str, source: &Source) -> Push {
+        source.write(folder);
         if !folder.join(".git").exists() {
-            git(&folder, &["init", "--quiet", "--initial-branch", "develop"]).await;
+            git(folder, &["init", "--quiet", "--initial-branch", "develop"]).await;
         }
-        git(&folder, &["add", "--all"]).await;
-        git(&folder, &["commit", "--quiet", "--allow-empty", "--message", "a change"]).await;
+        git(folder, &["add", "--all"]).await;
+        git(folder, &["commit", "--quiet", "--allow-empty", "--message", "a change"]).await;
         let url = format!("http://dormouse:{token}@{}/git/{app}.git", self.app().addresses().api);
-        git(&folder, &["push", &url, "develop"]).await
+        git(folder, &["push", "--force", &url, "develop"]).await
     }
 
     /// Pushes, and it is deployed.

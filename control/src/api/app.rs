@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::environment::EnvironmentView;
 use super::error::Problem;
+use super::stream::Until;
 use super::{Api, stream};
 use crate::apps;
 use crate::model::{App, Millis};
@@ -62,7 +63,7 @@ pub(crate) async fn show(State(api): State<Api>, Path(name): Path<String>) -> Re
 }
 
 pub(crate) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
-    Ok(stream::lines(apps::delete(&api.world, &name).await?))
+    Ok(stream::lines(apps::delete(&api.world, &name).await?, Until::LastMessage))
 }
 
 async fn view(api: &Api, app: App) -> Result<AppView, Problem> {

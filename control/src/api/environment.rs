@@ -11,6 +11,7 @@ use dormouse_link::Label;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::Problem;
+use super::stream::Until;
 use super::{Api, stream};
 use crate::apps::{self, Settings};
 use crate::engine::{EngineError, Logs};
@@ -133,21 +134,21 @@ pub(crate) async fn deploy(
     Path((app, environment)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let deployment = apps::deploy(&api.world, &app, &environment).await?;
-    Ok(stream::lines(apps::follow_deployment(&api.world, &deployment)))
+    Ok(stream::lines(apps::follow_deployment(&api.world, &deployment), Until::LastMessage))
 }
 
 pub(crate) async fn sleep(
     State(api): State<Api>,
     Path((app, environment)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    Ok(stream::lines(apps::sleep(&api.world, &app, &environment).await?))
+    Ok(stream::lines(apps::sleep(&api.world, &app, &environment).await?, Until::LastMessage))
 }
 
 pub(crate) async fn wake(
     State(api): State<Api>,
     Path((app, environment)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    Ok(stream::lines(apps::wake(&api.world, &app, &environment).await?))
+    Ok(stream::lines(apps::wake(&api.world, &app, &environment).await?, Until::LastMessage))
 }
 
 pub(crate) async fn logs(
@@ -162,5 +163,6 @@ pub(crate) async fn logs(
     let none = || EngineError::NoInstance(dormouse_link::InstanceId::new("none"));
     let instance = serving.or(instances.last()).ok_or_else(none)?;
     let lines = Logs { tail: which.tail.unwrap_or(TAIL).min(TAIL_MAX), follow: which.follow };
-    Ok(stream::lines(api.world.engine.logs(&instance.id, lines).await?))
+    let until = Until::Stop(api.world.tasks.token());
+    Ok(stream::lines(api.world.engine.logs(&instance.id, lines).await?, until))
 }

@@ -120,5 +120,6 @@ impl From<EngineError> for Problem {
 /// Our own fault: the details go to the log.
 fn internal(error: &dyn std::error::Error) -> Problem {
     tracing::error!(error = chain(error), "a request to the API failed");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, chain(error)).hint("the log of `dormouse up` has the details")
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Dormouse could not do it")
+        .hint("the log of `dormouse up` tells why")
 }

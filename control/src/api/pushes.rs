@@ -1,6 +1,5 @@
 //! What a git push meets: the same token as the API, the application's repository, and the deployment that the refs ask for.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,8 +11,9 @@ use crate::apps;
 use crate::error::chain;
 use crate::follow::Progress;
 use crate::git::{Pushes, RefUpdate, Repository};
-use crate::model::App;
+use crate::model::{App, EnvironmentState};
 use crate::refs;
+use crate::store::StoreError;
 use crate::world::World;
 
 /// Lines that wait for a push's client to take them.
@@ -32,10 +32,14 @@ impl Pushes for Gate {
     }
 
     async fn repository(&self, app: &Label) -> Option<Repository> {
-        match self.world.store.app(app).await {
-            Ok(app) => {
-                app.map(|app| Repository::at(self.world.repository(&app.id))).filter(|found| is_there(found.path()))
-            }
+        let found = async {
+            let Some(app) = self.world.store.app(app).await? else { return Ok(None) };
+            let environments = self.world.store.environments_of(&app.id).await?;
+            let lives = environments.iter().any(|found| found.state != EnvironmentState::Deleting);
+            Ok::<_, StoreError>(lives.then(|| Repository::at(self.world.repository(&app.id))))
+        };
+        match found.await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::error!(error = chain(&error), "an application could not be read for a push");
                 None
@@ -57,29 +61,23 @@ impl Pushes for Gate {
     }
 }
 
-fn is_there(repository: &Path) -> bool {
-    repository.is_dir()
-}
-
 async fn follow(
     world: &Arc<World>,
     name: &Label,
     updated: &[RefUpdate],
     to: &mpsc::Sender<String>,
 ) -> Result<(), String> {
-    let app: App = apps::find(world, name.as_str()).await.map_err(|error| chain(&error))?;
+    let app: App = apps::find(world, name.as_str()).await.map_err(|error| error.to_string())?;
     let branch = app.branch.full();
     for update in updated.iter().filter(|update| update.name != branch) {
         let line = format!("{} is stored; only {} is deployed to Test.", update.name, app.branch);
         let _gone = to.send(line).await;
     }
-    let deployment = refs::look(world, &app).await.map_err(|error| chain(&error))?;
-    let Some(deployment) = deployment else {
-        if updated.iter().any(|update| update.name == branch) {
-            let _gone = to.send("This commit is the newest deployment's already.".to_owned()).await;
-        }
+    if !updated.iter().any(|update| update.name == branch) {
         return Ok(());
-    };
+    }
+    let deployment = refs::look(world, &app).await.map_err(|error| chain(&error))?;
+    let Some(deployment) = deployment else { return Err(format!("{name} is being deleted")) };
     let _gone = to.send(String::new()).await;
     let mut progress = apps::follow_deployment(world, &deployment);
     while let Some(word) = progress.recv().await {

@@ -170,7 +170,7 @@ fn p82_a_failed_environment_is_tried_again_after_its_back_off_and_for_somebody()
     situation.environment.retry_at = NOW;
     assert_eq!(steps(&situation), wake_up());
     situation.traffic.wanted = false;
-    assert_eq!(steps(&situation), []);
+    assert_eq!(steps(&situation), [Step::Move(Move::Sleep)], "the next visitor is held, not refused");
     let live = served("live", EnvironmentState::Failed, Status::Stopped { code: Some(1) });
     assert_eq!(steps(&live), wake_up(), "somebody always wants Live");
 }
@@ -269,7 +269,9 @@ fn a_replaced_instance_stays_until_every_edge_is_drained_of_it() {
 fn a_deleted_environment_goes_only_after_every_edge_forgot_it() {
     let mut situation = served("test", EnvironmentState::Deleting, Status::Running);
     situation.traffic.acked = false;
-    assert_eq!(steps(&situation), []);
+    situation.environment.state_since = NOW;
+    let waits = Plan { steps: Vec::new(), again_at: Some(NOW + millis(DRAIN_LIMIT)) };
+    assert_eq!(plan(&situation), waits, "a silent edge does not keep it for ever");
     situation.traffic.acked = true;
     assert_eq!(steps(&situation), [Step::Remove(id(1)), Step::Forget]);
 }

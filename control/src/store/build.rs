@@ -15,24 +15,49 @@ impl Store {
         row.as_ref().map(build).transpose()
     }
 
-    /// The builds that wait for a builder, oldest first.
-    pub async fn queued_builds(&self) -> Result<Vec<Build>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM build WHERE state = 'queued' ORDER BY created_at, id")
-            .fetch_all(&self.read)
-            .await?;
+    /// The builds that somebody needs and that are not done, newest first: of deployments that have not ended, and of those
+    /// that serve but whose image was lost.
+    pub async fn needed_builds(&self) -> Result<Vec<Build>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM build WHERE state IN ('queued', 'running') AND EXISTS (SELECT 1 FROM deployment \
+             JOIN environment ON environment.id = deployment.environment_id WHERE deployment.build_id = build.id \
+             AND environment.state <> 'deleting' AND (environment.serving_id = deployment.id \
+             OR deployment.state IN ('queued', 'building', 'starting'))) ORDER BY created_at DESC, id",
+        )
+        .fetch_all(&self.read)
+        .await?;
         rows.iter().map(build).collect()
     }
 
-    /// Builds that a crash left running go back into the queue.
-    pub async fn requeue_builds(&self) -> Result<(), StoreError> {
+    /// Builds that are noted as running, but are none of `ours`, go back into the queue: a crash left them.
+    pub async fn requeue_builds(&self, ours: &[String]) -> Result<(), StoreError> {
+        let rows = sqlx::query("SELECT id FROM build WHERE state = 'running'").fetch_all(&self.read).await?;
+        for row in rows {
+            let id: String = row.try_get(0)?;
+            if !ours.contains(&id) {
+                self.requeue_build(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A build that was begun goes back into the queue.
+    pub async fn requeue_build(&self, id: &str) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
-        sqlx::query("UPDATE build SET state = 'queued', started_at = NULL WHERE state = 'running'")
+        sqlx::query("UPDATE build SET state = 'queued', started_at = NULL WHERE id = $1 AND state = 'running'")
+            .bind(id)
             .execute(&mut *write.tx)
             .await?;
         write.commit().await
     }
 
-    /// A builder takes a build; false where it was taken or its application is gone.
+    /// Whether a builder is at one of the application's builds.
+    pub async fn builds_run(&self, app_id: &str) -> Result<bool, StoreError> {
+        let running = sqlx::query("SELECT 1 FROM build WHERE app_id = $1 AND state = 'running' LIMIT 1");
+        Ok(running.bind(app_id).fetch_optional(&self.read).await?.is_some())
+    }
+
+    /// A builder takes a build; false where it was taken before.
     pub async fn begin_build(&self, id: &str, now: Millis) -> Result<bool, StoreError> {
         let mut write = self.begin().await?;
         let done =
@@ -86,7 +111,7 @@ impl Store {
     /// The engine lost the image of a build: it is to be built again.
     pub async fn lose_build(&self, id: &str) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
-        sqlx::query("UPDATE build SET state = 'queued', started_at = NULL, ended_at = NULL WHERE id = $1 AND state = 'succeeded'")
+        sqlx::query("UPDATE build SET state = 'queued', started_at = NULL, ended_at = NULL WHERE id = $1 AND state IN ('succeeded', 'failed')")
             .bind(id)
             .execute(&mut *write.tx)
             .await?;

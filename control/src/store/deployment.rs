@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use dormouse_link::EnvironmentId;
+use dormouse_link::{EnvironmentId, InstanceId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, Write, big, from_json, parse, to_json, unsigned};
+use super::{Place, Store, StoreError, Write, big, from_json, parse, to_json, unsigned};
 use crate::git::Commit;
 use crate::model::{Deployment, DeploymentState, EnvironmentState, Instance, Millis, new_id};
 
@@ -27,13 +27,45 @@ pub enum Runs {
     },
 }
 
+/// Whether a commit that was deployed before is deployed again.
+#[derive(Clone, Copy)]
+enum Seen {
+    Again,
+    Once,
+}
+
 impl Store {
     /// Asks for a deployment; returns it, queued. It is noted as the newest that the branch's head was seen for.
     pub async fn ask_deployment(&self, id: &EnvironmentId, runs: Runs, now: Millis) -> Result<Deployment, StoreError> {
+        self.ask(id, runs, Seen::Again, now).await?.ok_or(StoreError::Gone("the environment"))
+    }
+
+    /// Asks for a deployment of a branch's head, unless one was asked for it before.
+    pub async fn ask_unseen(
+        &self,
+        id: &EnvironmentId,
+        head: Commit,
+        now: Millis,
+    ) -> Result<Option<Deployment>, StoreError> {
+        self.ask(id, Runs::Commit(head), Seen::Once, now).await
+    }
+
+    async fn ask(
+        &self,
+        id: &EnvironmentId,
+        runs: Runs,
+        seen: Seen,
+        now: Millis,
+    ) -> Result<Option<Deployment>, StoreError> {
         let mut write = self.begin().await?;
         let mut environment = write.environment(id.as_str()).await?.ok_or(StoreError::Gone("the environment"))?;
         if environment.state == EnvironmentState::Deleting {
             return Err(StoreError::Gone("the environment"));
+        }
+        if let (Seen::Once, Runs::Commit(head)) = (seen, &runs)
+            && environment.seen_commit.as_ref() == Some(head)
+        {
+            return Ok(None);
         }
         let (commit, build_id) = match runs {
             Runs::Commit(commit) => (commit, None),
@@ -59,7 +91,7 @@ impl Store {
         environment.seen_commit = Some(commit);
         write.save(&mut environment, now).await?;
         write.commit().await?;
-        self.deployment(&deployment).await?.ok_or(StoreError::Gone("the deployment"))
+        self.deployment(&deployment).await
     }
 
     /// One deployment.
@@ -78,6 +110,13 @@ impl Store {
         rows.iter().map(deployment).collect()
     }
 
+    /// The ids of all deployments of an environment.
+    pub async fn deployment_ids(&self, id: &EnvironmentId) -> Result<Vec<String>, StoreError> {
+        let ids = sqlx::query("SELECT id FROM deployment WHERE environment_id = $1");
+        let rows = ids.bind(id.as_str()).fetch_all(&self.read).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
     /// The deployments of an environment that have not ended, newest first.
     pub async fn unended_deployments(&self, id: &EnvironmentId) -> Result<Vec<Deployment>, StoreError> {
         let rows = sqlx::query(
@@ -93,7 +132,14 @@ impl Store {
     pub async fn begin_building(&self, target: &Deployment, app_id: &str, now: Millis) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
         let build = match &target.build_id {
-            Some(build) => build.clone(),
+            Some(build) => {
+                // The image was lost, and could not be built again then.
+                sqlx::query("UPDATE build SET state = 'queued', ended_at = NULL WHERE id = $1 AND state = 'failed'")
+                    .bind(build)
+                    .execute(&mut *write.tx)
+                    .await?;
+                build.clone()
+            }
             None => write.build_for(app_id, &target.commit, now).await?,
         };
         sqlx::query("UPDATE deployment SET state = 'building', build_id = $2 WHERE id = $1 AND state = 'queued'")
@@ -104,21 +150,35 @@ impl Store {
         write.commit().await
     }
 
-    /// A built deployment gets its variables and its instance.
+    /// A built deployment gets its variables and its instance, at an address that no edge knows for somebody else.
     pub async fn begin_starting(
         &self,
-        deployment: &str,
+        target: &Deployment,
+        port: u16,
         variables: &BTreeMap<String, String>,
-        instance: &Instance,
+        place: Place<'_>,
         now: Millis,
     ) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
-        sqlx::query("UPDATE deployment SET state = 'starting', variables = $2 WHERE id = $1 AND state = 'building'")
-            .bind(deployment)
-            .bind(to_json(variables))
-            .execute(&mut *write.tx)
-            .await?;
-        write.insert_instance(instance, now).await?;
+        let address = write.free_address(&target.environment, place).await?;
+        let begun = sqlx::query(
+            "UPDATE deployment SET state = 'starting', variables = $2 WHERE id = $1 AND state = 'building'",
+        )
+        .bind(&target.id)
+        .bind(to_json(variables))
+        .execute(&mut *write.tx)
+        .await?;
+        if begun.rows_affected() == 1 {
+            let instance = Instance {
+                id: InstanceId::new(new_id()),
+                environment: target.environment.clone(),
+                deployment_id: target.id.clone(),
+                address,
+                port,
+                retired: None,
+            };
+            write.insert_instance(&instance, now).await?;
+        }
         write.commit().await
     }
 

@@ -3,7 +3,7 @@
 //! Docker hands a stopped container's address to the very next one; ours rest: the one that was freed longest ago goes first,
 //! and none goes to another environment before every edge has a table that does not offer it there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use dormouse_link::{EnvironmentId, Generation, InstanceId};
@@ -34,6 +34,15 @@ impl Addresses {
     }
 }
 
+/// From where an instance gets its address.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// What there is.
+    pub addresses: &'a Addresses,
+    /// What every edge has applied.
+    pub acked: Generation,
+}
+
 /// Who had an address last.
 struct Past {
     environment: EnvironmentId,
@@ -55,27 +64,6 @@ impl Store {
     pub async fn instance_ids(&self) -> Result<Vec<InstanceId>, StoreError> {
         let rows = sqlx::query("SELECT id FROM instance").fetch_all(&self.read).await?;
         rows.iter().map(|row| Ok(InstanceId::new(row.try_get::<String, _>(0)?))).collect()
-    }
-
-    /// An address for an instance of `environment`, given what every edge has applied.
-    pub async fn free_address(
-        &self,
-        environment: &EnvironmentId,
-        addresses: &Addresses,
-        acked: Generation,
-    ) -> Result<IpAddr, StoreError> {
-        let mut used = std::collections::HashSet::new();
-        for row in sqlx::query("SELECT address FROM instance").fetch_all(&self.read).await? {
-            used.insert(parse::<Ipv4Addr>("instance.address", row.try_get(0)?)?);
-        }
-        let mut past = HashMap::new();
-        for row in sqlx::query("SELECT * FROM address").fetch_all(&self.read).await? {
-            let address = parse::<Ipv4Addr>("address.address", row.try_get("address")?)?;
-            let environment = EnvironmentId::new(row.try_get::<String, _>("environment_id")?);
-            let freed_generation = Generation(unsigned(row.try_get("freed_generation")?));
-            past.insert(address, Past { environment, freed_at: row.try_get("freed_at")?, freed_generation });
-        }
-        choose(addresses, &used, &past, environment, acked).ok_or(StoreError::NoAddress(used.len()))
     }
 
     /// An instance is gone from its engine; its address rests.
@@ -100,7 +88,7 @@ impl Store {
 /// Never used ones first, then the one that rested longest.
 fn choose(
     addresses: &Addresses,
-    used: &std::collections::HashSet<Ipv4Addr>,
+    used: &HashSet<Ipv4Addr>,
     past: &HashMap<Ipv4Addr, Past>,
     environment: &EnvironmentId,
     acked: Generation,
@@ -113,6 +101,30 @@ fn choose(
 }
 
 impl Write<'_> {
+    /// An address for an instance of `environment`.
+    pub(super) async fn free_address(
+        &mut self,
+        environment: &EnvironmentId,
+        Place { addresses, acked }: Place<'_>,
+    ) -> Result<IpAddr, StoreError> {
+        let mut used = HashSet::new();
+        for row in sqlx::query("SELECT address FROM instance").fetch_all(&mut *self.tx).await? {
+            used.insert(parse::<Ipv4Addr>("instance.address", row.try_get(0)?)?);
+        }
+        let mut past = HashMap::new();
+        for row in sqlx::query("SELECT * FROM address").fetch_all(&mut *self.tx).await? {
+            let address = parse::<Ipv4Addr>("address.address", row.try_get("address")?)?;
+            let environment = EnvironmentId::new(row.try_get::<String, _>("environment_id")?);
+            let freed_generation = Generation(unsigned(row.try_get("freed_generation")?));
+            past.insert(address, Past { environment, freed_at: row.try_get("freed_at")?, freed_generation });
+        }
+        if let Some(address) = choose(addresses, &used, &past, environment, acked) {
+            return Ok(address);
+        }
+        let all_used = addresses.iter().all(|address| used.contains(&address));
+        Err(if all_used { StoreError::NoAddress(used.len()) } else { StoreError::AddressesRest })
+    }
+
     pub(super) async fn insert_instance(&mut self, instance: &Instance, now: Millis) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO instance (id, environment_id, deployment_id, address, port, created_at) VALUES ($1, $2, $3, $4, $5, $6)",

@@ -4,7 +4,7 @@ use dormouse_link::{Base, Certificate, ObjectId, State, Table};
 
 use super::*;
 use crate::engine::Network;
-use crate::model::{Environment, EnvironmentState, Instance, new_id};
+use crate::model::{DeploymentState, Environment, EnvironmentState, new_id};
 
 async fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -104,26 +104,17 @@ async fn a_swap_offers_the_new_instance_and_retires_the_old_one_in_one_generatio
     let (_folder, store) = store().await;
     let environment = made(&store, "hello").await.pop().expect("an environment");
     let network = Network { name: "n".into(), subnet: [10, 0, 0, 0].into(), prefix: 24, gateway: [10, 0, 0, 1].into() };
-    let mut instances = Vec::new();
+    let addresses = Addresses::of(&network);
     for (number, digit) in [(1_i64, "1"), (2, "2")] {
         let runs = Runs::Commit(digit.repeat(40).parse().expect("a commit"));
         let deployment = store.ask_deployment(&environment.id, runs, 1).await.expect("a deployment");
         assert_eq!(deployment.number, number.unsigned_abs());
         store.begin_building(&deployment, &environment.app_id, 1).await.expect("a build");
-        let address =
-            store.free_address(&environment.id, &Addresses::of(&network), Generation(0)).await.expect("an address");
-        let instance = Instance {
-            id: dormouse_link::InstanceId::new(new_id()),
-            environment: environment.id.clone(),
-            deployment_id: deployment.id.clone(),
-            address,
-            port: 80,
-            retired: None,
-        };
-        store.begin_starting(&deployment.id, &Default::default(), &instance, number).await.expect("a start");
-        instances.push(instance);
+        let place = Place { addresses: &addresses, acked: Generation(0) };
+        store.begin_starting(&deployment, 80, &Default::default(), place, number).await.expect("a start");
         store.swap(&deployment, 5).await.expect("a swap");
     }
+    let instances = store.instances(&environment.id).await.expect("instances");
     assert_ne!(instances[0].address, instances[1].address);
     let found = store.environment(&environment.id).await.expect("a row").expect("an environment");
     assert_eq!(found.epoch.0, 2);
@@ -153,6 +144,45 @@ async fn a_renewed_certificate_reaches_edges() {
     let edge = table(&store, edge).await;
     let dormouse_link::Body::Certificate(found) = &edge.objects[&ObjectId::Certificate(host)].body else { panic!() };
     assert_eq!(found.chain, "new");
+}
+
+#[tokio::test]
+async fn a_head_is_deployed_once_however_many_look_at_it_and_again_by_command() {
+    let (_folder, store) = store().await;
+    let environment = made(&store, "hello").await.pop().expect("an environment");
+    let head: crate::git::Commit = "a".repeat(40).parse().expect("a commit");
+    assert!(store.ask_unseen(&environment.id, head.clone(), 1).await.expect("a row").is_some());
+    assert!(store.ask_unseen(&environment.id, head.clone(), 1).await.expect("a row").is_none());
+    store.ask_deployment(&environment.id, Runs::Commit(head), 1).await.expect("a deployment");
+    assert_eq!(store.deployments_of(&environment.id).await.expect("rows").len(), 2);
+}
+
+#[tokio::test]
+async fn only_builds_that_somebody_needs_are_built_the_newest_first() {
+    let (_folder, store) = store().await;
+    let environment = made(&store, "hello").await.pop().expect("an environment");
+    let mut builds = Vec::new();
+    for (at, digit) in [(1, "1"), (2, "2"), (3, "3")] {
+        let runs = Runs::Commit(digit.repeat(40).parse().expect("a commit"));
+        let deployment = store.ask_deployment(&environment.id, runs, at).await.expect("a deployment");
+        store.begin_building(&deployment, &environment.app_id, at).await.expect("a build");
+        let deployment = store.deployment(&deployment.id).await.expect("a row").expect("it");
+        builds.push((deployment.build_id.clone().expect("a build"), deployment));
+    }
+    let needed = async || -> Vec<String> {
+        store.needed_builds().await.expect("rows").into_iter().map(|build| build.id).collect()
+    };
+    assert_eq!(needed().await, [&*builds[2].0, &builds[1].0, &builds[0].0]);
+    let (first, superseded) = &builds[0];
+    store.end_deployment(&superseded.id, DeploymentState::Superseded, "newer", &[], 4).await.expect("an end");
+    assert_eq!(needed().await, [&*builds[2].0, &builds[1].0], "nobody needs {first} any more");
+    assert!(store.begin_build(&builds[2].0, 5).await.expect("a row"));
+    store.requeue_builds(&[builds[2].0.clone()]).await.expect("rows");
+    assert!(store.builds_run(&environment.app_id).await.expect("rows"), "it is ours");
+    store.requeue_builds(&[]).await.expect("rows");
+    assert!(!store.builds_run(&environment.app_id).await.expect("rows"), "a crash left it");
+    store.delete_app(&environment.app_id, 6).await.expect("a deletion");
+    assert_eq!(needed().await, [""; 0]);
 }
 
 #[tokio::test]
