@@ -11,7 +11,7 @@ use crate::apps;
 use crate::error::chain;
 use crate::follow::Progress;
 use crate::git::{Pushes, RefUpdate, Repository};
-use crate::model::{App, EnvironmentState};
+use crate::model::{App, DeploymentState, EnvironmentState};
 use crate::refs;
 use crate::store::StoreError;
 use crate::world::World;
@@ -81,17 +81,15 @@ async fn follow(
     let _gone = to.send(String::new()).await;
     let mut progress = apps::follow_deployment(world, &deployment);
     while let Some(word) = progress.recv().await {
-        let (line, ok) = match word {
-            Progress::Line(line) => (line, true),
-            Progress::Done { ok, text } => (text, ok),
-        };
+        let (Progress::Line(line) | Progress::Done { text: line, .. }) = word;
         let _gone = to.send(line).await;
-        if !ok {
-            let advice = format!(
-                "The push itself is stored. Mend it and push again, or run `dormouse deploy {name}` to try the same commit once more."
-            );
-            let _gone = to.send(advice).await;
-        }
+    }
+    let ended = world.store.deployment(&deployment.id).await.map_err(|error| chain(&error))?;
+    if ended.is_some_and(|deployment| deployment.state == DeploymentState::Failed) {
+        let advice = format!(
+            "The push itself is stored. Mend it and push again, or run `dormouse deploy {name}` to try the same commit once more."
+        );
+        let _gone = to.send(advice).await;
     }
     Ok(())
 }
