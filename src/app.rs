@@ -168,7 +168,9 @@ fn no_control(error: &ControlError) -> Failure {
     match error {
         ControlError::Engine(error) => no_engine(error),
         ControlError::Authority(error) => {
-            Failure::new(Exit::Configuration, "cannot use the local certificate authority").because(error)
+            Failure::new(Exit::Configuration, "cannot use the local certificate authority")
+                .because(error)
+                .hint("where ca.pem and ca.key are both missing, a new one is made; browsers then have to trust that")
         }
         error => Failure::new(Exit::CannotCreate, "cannot start the control plane").because(error),
     }

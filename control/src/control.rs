@@ -86,6 +86,7 @@ impl Control {
                 .map_err(|source| ControlError::Folder { folder, source })
         };
         let logs = folder("logs")?;
+        let authority = Authority::open_or_create(&config.data, std::time::SystemTime::now())?;
         let network = engine.prepare().await?;
         let world = Arc::new(World {
             store,
@@ -93,7 +94,7 @@ impl Control {
             engine,
             signals: Signals::new(now()),
             journal: Journal::open(&logs).map_err(|source| ControlError::Folder { folder: logs, source })?,
-            authority: Authority::open_or_create(&config.data, std::time::SystemTime::now())?,
+            authority,
             zone: config.zone,
             repositories: folder("git")?,
             addresses: OnceLock::from(Addresses::of(&network)),

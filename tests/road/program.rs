@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "processes are waited for in real time, outside of any runtime")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -184,6 +184,17 @@ mod docker {
             drop(traces);
         }
     }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_not_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = folder.path().join("ca.key");
+        for name in ["ca.pem", "ca.key"] {
+            std::fs::write(folder.path().join(name), "x").expect("a file");
+        }
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("a mode");
+        fails(&mut up(folder.path(), &[]), 78, &["ca.key", "chmod 600"]);
+    }
 }
 
 fn wait_for(mut condition: impl FnMut() -> bool) {
@@ -207,4 +218,46 @@ fn a_folder_that_cannot_be_written_is_told() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").expect("a file");
     fails(&mut up(&file, &[]), 73, &["cannot use", "--data"]);
+}
+
+#[test]
+fn an_engine_that_is_too_old_is_told_what_is_needed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("tcp://{}", listener.local_addr().expect("an address"));
+    // Answers whatever it is asked, as an engine of 2017 would.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut head = BufReader::new(&stream).lines().map_while(Result::ok);
+            while head.next().is_some_and(|line| !line.is_empty()) {}
+            let body = r#"{"Version":"17.05.0-ce","ApiVersion":"1.29","MinAPIVersion":"1.12"}"#;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nApi-Version: 1.29\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = (&stream).write_all(answer.as_bytes());
+        }
+    });
+    let data = folder.path().join("data");
+    fails(&mut up(&data, &["--engine", &address]), 69, &["1.29", "at least", "Docker 20.10"]);
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        dormouse_control::open_store(folder.path()).await.expect("a store").close().await;
+    });
+    let file = folder.path().join("dormouse.db");
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'x', 1, x'00', 0)";
+    runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+        let mut connection = sqlx::ConnectOptions::connect(&options).await.expect("the file opens");
+        sqlx::query(newer).execute(&mut connection).await.expect("a row");
+        sqlx::Connection::close(connection).await.expect("it closes");
+    });
+    let before = std::fs::read(&file).expect("a file");
+    fails(&mut up(folder.path(), &[]), 73, &["cannot open the store", "newer Dormouse"]);
+    assert_eq!(std::fs::read(&file).expect("a file"), before, "nothing was changed");
 }
