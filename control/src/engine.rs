@@ -70,7 +70,7 @@ pub trait Engine: Send + Sync + 'static {
     async fn remove(&self, instance: &InstanceId) -> Result<(), EngineError>;
 
     /// Whether the application was ended because it went beyond its memory. A listing does not tell; to be asked of one
-    /// that [`Status::was_killed`].
+    /// that [`Status::was_killed`]. Yes is certain; no is not, as engines miss it when the end comes too fast.
     async fn ran_out_of_memory(&self, instance: &InstanceId) -> Result<bool, EngineError>;
 
     /// What the application container wrote. With `follow` the channel ends when the container does or the reader goes.

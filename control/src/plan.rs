@@ -337,15 +337,15 @@ fn launch(sighting: &Sighting, plan: &mut Plan, end: &mut dyn FnMut(&mut Plan, L
     }
 }
 
+/// What to do for an application that wants more memory than it may use.
+const MORE_MEMORY: &str = "`dormouse environment set --memory` gives more to the next deployment";
+
 /// `exited with code 3`, as the predicate of a sentence about the container.
 fn ended(status: Option<&Status>) -> String {
     match status {
-        Some(Status::OutOfMemory) => {
-            "ran out of memory and was killed (`dormouse environment set --memory` gives more to the next deployment)"
-                .to_owned()
-        }
+        Some(Status::OutOfMemory) => format!("ran out of memory and was killed ({MORE_MEMORY})"),
         Some(status @ Status::Stopped { code: Some(code) }) if status.was_killed() => {
-            format!("exited with code {code} (killed: by hand, or out of memory)")
+            format!("exited with code {code} (killed: out of memory, or by hand; {MORE_MEMORY})")
         }
         Some(Status::Stopped { code: Some(code) }) => format!("exited with code {code}"),
         Some(Status::Paused) => "was paused".to_owned(),

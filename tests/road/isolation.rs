@@ -107,7 +107,8 @@ async fn docker_a_version_that_eats_its_memory_fails_and_the_old_one_stays() {
     world.deployed("shop", "old version").await;
     world.set("shop", "test", json!({ "memory_bytes": 64 * MIB })).await;
     let push = world.push("shop", &Source::says("never seen").tries("ALLOCATE_AT_START_MB=200")).await;
-    assert!(push.said.contains("FAILED") && push.said.contains("ran out of memory"), "{}", push.said);
+    assert!(push.said.contains("FAILED") && push.said.contains("out of memory"), "{}", push.said);
+    assert!(push.said.contains("environment set --memory"), "{}", push.said);
     assert!(push.said.contains("taking 200 MiB of memory"), "its last lines: {}", push.said);
     assert!(world.get("shop-test.localhost").await.body.contains("old version"));
     // With more, the same one serves.
@@ -127,7 +128,8 @@ async fn docker_live_that_eats_its_memory_is_said_to_and_comes_back() {
         let answer = eater.get("shop.localhost", "/allocate?mb=200").await.expect("an answer");
         assert!(answer.status >= 500, "{answer:?}");
     };
-    tokio::join!(eaten, until_reason(&world, "ran out of memory"));
+    // Whether it "ran out of memory" for certain is for the engine to tell, and it misses it now and then.
+    tokio::join!(eaten, until_reason(&world, "out of memory"));
     world.until_served("shop.localhost").await;
     assert_eq!(world.get("shop-test.localhost").await.status, 200, "its neighbour has not noticed");
 }

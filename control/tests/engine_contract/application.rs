@@ -1,7 +1,7 @@
 //! The application of the contract tests, as an image's only file. Arguments are instructions, carried out in order:
 //! `log TEXT`, `error TEXT`, `exit CODE`, `serve BODY` (on the port of variable PORT; answers BODY and its variables); and
 //! to try how far it gets: `address _` (writes its own), `connect ADDRESS:PORT` (writes whether it is open), `allocate MB`,
-//! `flood MB` (of log).
+//! `child-allocates MB`, `flood MB` (of log).
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
             "address" => println!("address {}", address().expect("there is a way to the outside")),
             "connect" => println!("{value} {}", connect(value.parse().expect("an address and a port"))),
             "allocate" => std::mem::forget(std::hint::black_box(vec![1_u8; number(&value) << 20])),
+            "child-allocates" => child(&["allocate", &value]),
             "flood" => flood(number(&value)),
             _ => serve(&value),
         }
@@ -41,6 +42,12 @@ fn connect(address: SocketAddr) -> &'static str {
         Ok(_) => "open",
         Err(_) => "closed",
     }
+}
+
+/// Another process does this, to its end.
+fn child(instructions: &[&str]) {
+    let program = std::env::current_exe().expect("the program is there");
+    let _ = std::process::Command::new(program).args(instructions).status().expect("a process can be started");
 }
 
 fn flood(mb: usize) {

@@ -251,11 +251,19 @@ async fn an_application_gets_the_capabilities_and_limits_it_should() {
 #[tokio::test]
 async fn what_ran_out_of_memory_is_told_from_what_was_killed() {
     let bed = Bed::docker().await;
-    bed.image("dormouse/app:1", &[("allocate", "100"), ("serve", "hello")]).await;
+    // A child, so that the engine is there to see it: of an only process it misses it now and then.
+    bed.image("dormouse/app:1", &[("child-allocates", "100"), ("serve", "hello")]).await;
     let limits = Limits { memory_bytes: 32 << 20, ..Limits::default() };
     let instance = Instance { limits, ..bed.instance(1, "dormouse/app:1") };
     assert!(!bed.engine.ran_out_of_memory(&instance.id).await.unwrap(), "it is not there yet");
     bed.engine.start(instance.clone()).await.unwrap();
+    let told = async {
+        while !bed.engine.ran_out_of_memory(&instance.id).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, told).await.expect("the engine saw it");
+    bed.outsider.kill(&instance);
     bed.becomes(&instance, Some(Status::Stopped { code: Some(137) })).await;
     assert!(bed.engine.ran_out_of_memory(&instance.id).await.unwrap());
     let enough = Instance { id: InstanceId::new("i2"), ..bed.instance(2, "dormouse/app:1") };
