@@ -33,6 +33,7 @@ const TEXTS: &[(&str, &str)] = texts![
     "src/routes.rs",
     "src/settings.rs",
     "src/socket.rs",
+    "src/trials.rs",
 ];
 
 /// The message the application has when nobody wrote another.

@@ -161,6 +161,15 @@ pub struct SetArgs {
     /// How long a new container may take until it answers
     #[arg(long, value_name = "TIME", group = "change", value_parser = duration)]
     pub ready_within: Option<Duration>,
+    /// Memory that a container may use, without swap: 256m, 1g; from the next deployment on
+    #[arg(long, value_name = "SIZE", group = "change", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Processors that a container may use: 0.5, 2; from the next deployment on
+    #[arg(long, value_name = "N", group = "change", value_parser = thousandths)]
+    pub cpus: Option<u64>,
+    /// Processes and threads that a container may have; from the next deployment on
+    #[arg(long, value_name = "N", group = "change")]
+    pub processes: Option<u64>,
     /// Set a variable, from the next deployment on; may be given several times
     #[arg(long = "variable", value_name = "KEY=VALUE", group = "change")]
     pub variables: Vec<Variable>,
@@ -257,6 +266,33 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A whole number and its unit, in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "a size is a number and its unit: 256m, 1g".to_owned();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit {
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.parse().ok().and_then(|number: u64| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
+/// A number with up to three decimals, in thousandths.
+fn thousandths(text: &str) -> Result<u64, String> {
+    let wrong = || "processors are a number with up to three decimals: 0.5, 2".to_owned();
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 3 {
+        return Err(wrong());
+    }
+    let part: u64 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    whole.checked_mul(1000).and_then(|whole| whole.checked_add(part)).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +312,22 @@ mod tests {
         assert_eq!("never".parse(), Ok(SleepAfter::Never));
         for bad in ["", "5", "s", "-1s", "1.5h", "1 h", "1w", "0s", "366d", "99999999999999999999s", "Never", "é"] {
             assert!(bad.parse::<SleepAfter>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_plain_number_with_its_unit() {
+        for (text, bytes) in [("16m", 16 << 20), ("1g", 1 << 30), ("1024k", 1 << 20)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "5", "m", "-1m", "1.5g", "1 g", "1M", "1mb", "99999999999g", "99999999999999999999g", "é"] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+        for (text, milli) in [("2", 2000), ("0.5", 500), ("0.25", 250), ("1.125", 1125), ("0", 0), ("10.0", 10_000)] {
+            assert_eq!(thousandths(text), Ok(milli), "{text}");
+        }
+        for bad in ["", ".", ".5", "1.", "-1", "+1", "0.1234", "1e3", "half", "1,5", "99999999999999999999", "é"] {
+            assert!(thousandths(bad).is_err(), "{bad:?}");
         }
     }
 

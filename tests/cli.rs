@@ -151,6 +151,9 @@ fn a_command_line_that_makes_no_sense_ends_with_64_and_says_what_does() {
         &["environment", "set", "hello"],
         &["environment", "set", "hello", "--sleep-after", "soon"],
         &["environment", "set", "hello", "--variable", "1X=y"],
+        &["environment", "set", "hello", "--memory", "512"],
+        &["environment", "set", "hello", "--cpus", "many"],
+        &["environment", "set", "hello", "--processes", "-1"],
         &["up", "--http", "nowhere"],
         &["up", "--workers", "0"],
         &["up", "--zone", "a/b"],
@@ -360,6 +363,8 @@ fn an_environment_is_changed_in_what_was_named_only() {
     };
     assert_eq!(asked(&["--sleep-after", "2s"]), json!({"sleep_after_ms": 2_000}));
     assert_eq!(asked(&["-e", "live", "--sleep-after", "never"]), json!({"sleep_after_ms": null}));
+    let limits = ["--memory", "256m", "--cpus", "0.5", "--processes", "100"];
+    assert_eq!(asked(&limits), json!({"memory_bytes": 256 << 20, "cpus_milli": 500, "processes": 100}));
     let variables = ["--ready-within", "10s", "--variable", "A=b=c", "--variable", "B=", "--remove-variable", "C"];
     assert_eq!(asked(&variables), json!({"ready_within_ms": 10_000, "variables": {"A": "b=c", "B": "", "C": null}}));
 }

@@ -135,6 +135,7 @@ async fn launch(
         image: world.image_tag(&environment.app, &deployment.commit),
         address: instance.address,
         variables: deployment.variables.clone(),
+        limits: deployment.limits,
     };
     attempts.launch(id);
     match start_once_more(world, start).await {

@@ -11,6 +11,7 @@ use crate::authority::AuthorityError;
 use crate::engine::EngineError;
 use crate::follow::{self, Progress, done};
 use crate::git::{Repository, RepositoryError};
+use crate::limits::Limits;
 use crate::model::{App, Asked, Deployment, Environment, EnvironmentState, LIVE, Millis, TEST, new_id, now};
 use crate::reconcile;
 use crate::refs;
@@ -91,6 +92,23 @@ pub(crate) struct Settings {
     pub ready_within: Option<Duration>,
     /// Variables to set, or to remove.
     pub variables: BTreeMap<String, Option<String>>,
+    /// Memory of an instance, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processors of an instance, in thousandths.
+    pub cpus_milli: Option<u64>,
+    /// Processes and threads of an instance.
+    pub processes: Option<u64>,
+}
+
+impl Settings {
+    /// The limits that were `before`, with those that are given.
+    fn limits(&self, before: Limits) -> Limits {
+        Limits {
+            memory_bytes: self.memory_bytes.unwrap_or(before.memory_bytes),
+            cpus_milli: self.cpus_milli.unwrap_or(before.cpus_milli),
+            processes: self.processes.unwrap_or(before.processes),
+        }
+    }
 }
 
 /// Makes an application with its environments Test and Live, and its repository.
@@ -260,7 +278,7 @@ fn reached(environment: &Environment, asked: Asked, asked_at: Millis) -> Option<
     }
 }
 
-/// Sets what is given; variables apply from the next deployment on.
+/// Sets what is given; variables and limits apply from the next deployment on.
 pub(crate) async fn set(
     world: &Arc<World>,
     app: &str,
@@ -285,6 +303,7 @@ pub(crate) async fn set(
             if let Some(ready_within) = settings.ready_within {
                 environment.ready_within = ready_within;
             }
+            environment.limits = settings.limits(environment.limits);
             change_variables(&mut environment.variables, settings.variables);
         })
         .await?;
@@ -312,6 +331,7 @@ fn check(settings: &Settings) -> Result<(), AppsError> {
     {
         return Err(AppsError::Value("ready-within is from 100ms to 15m".to_owned()));
     }
+    settings.limits(Limits::default()).checked().map_err(|error| AppsError::Value(error.to_string()))?;
     for (name, value) in &settings.variables {
         let head = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
         if !head || name.len() > 200 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {

@@ -22,6 +22,8 @@ use dormouse_link::{EnvironmentId, InstanceId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::limits::Limits;
+
 /// The port on which a sandbox answers its instance's id.
 pub const SANDBOX_PORT: u16 = 16441;
 
@@ -66,6 +68,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Removes every trace of the instance.
     async fn remove(&self, instance: &InstanceId) -> Result<(), EngineError>;
+
+    /// Whether the application was ended because it went beyond its memory. A listing does not tell; to be asked of one
+    /// that [`Status::was_killed`]. Yes is certain; no is not, as engines miss it when the end comes too fast.
+    async fn ran_out_of_memory(&self, instance: &InstanceId) -> Result<bool, EngineError>;
 
     /// What the application container wrote. With `follow` the channel ends when the container does or the reader goes.
     async fn logs(&self, instance: &InstanceId, lines: Logs) -> Result<mpsc::Receiver<LogLine>, EngineError>;
@@ -130,6 +136,8 @@ pub struct Instance {
     pub address: IpAddr,
     /// The variables it gets.
     pub variables: BTreeMap<String, String>,
+    /// What its application may use.
+    pub limits: Limits,
 }
 
 /// What [`Engine::start`] did.
@@ -162,10 +170,23 @@ pub enum Status {
         /// The application's exit code, where it has run.
         code: Option<i64>,
     },
+    /// Stopped, because the application went beyond its memory. A listing says [`Status::Stopped`];
+    /// [`Engine::ran_out_of_memory`] knows better.
+    OutOfMemory,
     /// Paused by hand.
     Paused,
     /// Only parts of it are there, or they do not belong together: starting makes them anew.
     Broken,
+}
+
+/// The exit code of what got SIGKILL.
+const KILLED: i64 = 128 + 9;
+
+impl Status {
+    /// Whether it ended by SIGKILL: after its grace, by hand, or for want of memory.
+    pub fn was_killed(&self) -> bool {
+        matches!(self, Self::Stopped { code: Some(KILLED) })
+    }
 }
 
 /// Which lines of a log.

@@ -27,6 +27,7 @@ pub mod git;
 pub mod health;
 mod inventory;
 mod journal;
+pub mod limits;
 pub mod model;
 pub mod plan;
 mod pokes;

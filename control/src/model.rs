@@ -7,6 +7,7 @@ use std::time::Duration;
 use dormouse_link::{EnvironmentId, Epoch, Generation, Host, InstanceId, Label, OrganisationId};
 
 use crate::git::{Branch, Commit};
+use crate::limits::Limits;
 
 /// Unix time in milliseconds.
 pub type Millis = i64;
@@ -81,6 +82,8 @@ pub struct Environment {
     pub secret_key: String,
     /// The user's own variables; they override the built-in ones.
     pub variables: BTreeMap<String, String>,
+    /// What its next deployment may use.
+    pub limits: Limits,
     /// Sleeps after so long without a request; `None`: never.
     pub sleep_after: Option<Duration>,
     /// How long a new instance may take to answer.
@@ -202,6 +205,8 @@ pub struct Deployment {
     pub last_lines: Vec<String>,
     /// The variables it runs with.
     pub variables: BTreeMap<String, String>,
+    /// What it may use.
+    pub limits: Limits,
     /// When it was asked for.
     pub created_at: Millis,
     /// When it ended.
@@ -268,6 +273,7 @@ pub(crate) mod tests {
             hosts: vec![host.parse().expect("a host")],
             secret_key: "secret".into(),
             variables: BTreeMap::new(),
+            limits: Limits::default(),
             sleep_after: (name != LIVE).then_some(Duration::from_secs(900)),
             ready_within: Duration::from_secs(60),
             asked: None,
@@ -295,6 +301,7 @@ pub(crate) mod tests {
             reason: None,
             last_lines: Vec::new(),
             variables: BTreeMap::new(),
+            limits: Limits::default(),
             created_at: 0,
             ended_at: None,
         }

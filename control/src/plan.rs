@@ -225,7 +225,7 @@ fn stopped_while_ready(situation: &Situation, sighting: &Sighting, plan: &mut Pl
     if sighting.status == Some(Status::Paused) {
         plan.add(Step::Launch(id.clone()), "it was paused by hand");
     } else if situation.now - environment.state_since < millis(STEADY)
-        && matches!(sighting.status, Some(Status::Stopped { .. }))
+        && matches!(sighting.status, Some(Status::Stopped { .. } | Status::OutOfMemory))
     {
         let reason = format!("it {} soon after it had become ready", ended(sighting.status.as_ref()));
         plan.add(Step::Move(Move::Fail(reason)), "it stopped soon after it had become ready");
@@ -337,11 +337,15 @@ fn launch(sighting: &Sighting, plan: &mut Plan, end: &mut dyn FnMut(&mut Plan, L
     }
 }
 
+/// What to do for an application that wants more memory than it may use.
+const MORE_MEMORY: &str = "`dormouse environment set --memory` gives more to the next deployment";
+
 /// `exited with code 3`, as the predicate of a sentence about the container.
 fn ended(status: Option<&Status>) -> String {
     match status {
-        Some(Status::Stopped { code: Some(137) }) => {
-            "exited with code 137 (killed: by hand, or out of memory)".to_owned()
+        Some(Status::OutOfMemory) => format!("ran out of memory and was killed ({MORE_MEMORY})"),
+        Some(status @ Status::Stopped { code: Some(code) }) if status.was_killed() => {
+            format!("exited with code {code} (killed: out of memory, or by hand; {MORE_MEMORY})")
         }
         Some(Status::Stopped { code: Some(code) }) => format!("exited with code {code}"),
         Some(Status::Paused) => "was paused".to_owned(),

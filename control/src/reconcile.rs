@@ -17,8 +17,9 @@ use tokio::sync::{Notify, oneshot};
 use crate::act::{ActError, act};
 use crate::attempt::Attempts;
 use crate::backoff::{Backoff, chance};
+use crate::engine::Status;
 use crate::error::chain;
-use crate::model::{Millis, now};
+use crate::model::{Deployment, Environment, EnvironmentState, Millis, now};
 use crate::plan::{Sighting, Situation, plan};
 use crate::world::World;
 
@@ -177,19 +178,33 @@ async fn observe(world: &World, id: &EnvironmentId, attempts: &Attempts) -> Resu
     // Nothing of it can be on the engine: then the engine is not asked, so that a push is taken while it is away.
     let observed = if instances.is_empty() { Arc::default() } else { world.inventory.look().await? };
     let now: Millis = now();
-    let instances = instances
-        .into_iter()
-        .map(|instance| {
-            let found = observed.iter().find(|observed| observed.id == instance.id);
-            Sighting {
-                status: found.map(|observed| observed.status.clone()),
-                launched: attempts.launched(&instance.id),
-                probe: attempts.probe(&instance.id),
-                drained: instance.retired.is_some_and(|(generation, _)| world.signals.drained(id, generation)),
-                instance,
-            }
-        })
-        .collect();
+    let mut sightings = Vec::with_capacity(instances.len());
+    for instance in instances {
+        let mut status = observed.iter().find(|seen| seen.id == instance.id).map(|seen| seen.status.clone());
+        let explained = explained(&environment, &unended, &instance.deployment_id);
+        if explained
+            && status.as_ref().is_some_and(Status::was_killed)
+            && world.engine.ran_out_of_memory(&instance.id).await?
+        {
+            status = Some(Status::OutOfMemory);
+        }
+        sightings.push(Sighting {
+            status,
+            launched: attempts.launched(&instance.id),
+            probe: attempts.probe(&instance.id),
+            drained: instance.retired.is_some_and(|(generation, _)| world.signals.drained(id, generation)),
+            instance,
+        });
+    }
     let traffic = world.signals.traffic(id, environment.generation, now);
-    Ok(Some(Situation { now, environment, unended, build, instances, traffic }))
+    Ok(Some(Situation { now, environment, unended, build, instances: sightings, traffic }))
+}
+
+/// Whether somebody is told why an instance of this deployment ended. It takes a question of its own to the engine, which
+/// is not asked of those that sleep.
+fn explained(environment: &Environment, unended: &[Deployment], deployment: &str) -> bool {
+    let serves = matches!(environment.state, EnvironmentState::Ready | EnvironmentState::Waking);
+    let serving = environment.serving.as_deref().filter(|_| serves);
+    let newest = unended.first().map(|newest| newest.id.as_str());
+    [serving, newest].contains(&Some(deployment))
 }

@@ -24,6 +24,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 use tokio::sync::watch;
 
+use crate::limits::Limits;
+
 pub use app::{NewApp, NewEnvironment};
 pub use deployment::Runs;
 pub(crate) use deployment::state_text as deployment_state_text;
@@ -193,6 +195,16 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
 /// An unsigned number as a BIGINT column.
 fn big(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The limits in a row.
+fn limits(row: &sqlx::sqlite::SqliteRow) -> Result<Limits, StoreError> {
+    let column = |name: &str| Ok::<_, StoreError>(unsigned(sqlx::Row::try_get(row, name)?));
+    Ok(Limits {
+        memory_bytes: column("memory_bytes")?,
+        cpus_milli: column("cpus_milli")?,
+        processes: column("processes")?,
+    })
 }
 
 /// A BIGINT column as the unsigned number that was written.

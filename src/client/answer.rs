@@ -30,6 +30,10 @@ pub(super) struct Environment {
     pub(super) latest: Option<Deployment>,
     pub(super) sleep_after_ms: Option<u64>,
     pub(super) ready_within_ms: u64,
+    /// Absent from a control plane that knows no limits.
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) cpus_milli: Option<u64>,
+    pub(super) processes: Option<u64>,
     pub(super) last_active_at: Option<u64>,
 }
 

@@ -17,14 +17,24 @@ pub(super) async fn set(args: &SetArgs) -> Result<(), Failure> {
     if api.format == Format::Json {
         return Failure::print(&format!("{text}\n"));
     }
+    let limits = [
+        ("memory", environment.memory_bytes.map(show::size)),
+        ("cpus", environment.cpus_milli.map(show::thousandths)),
+        ("processes", environment.processes.map(|processes| processes.to_string())),
+    ];
+    let limits = limits.into_iter().filter_map(|(name, limit)| Some([name.to_owned(), limit?]));
     let pairs = [
         ["environment".to_owned(), environment.name],
         ["sleeps after".to_owned(), environment.sleep_after_ms.map_or_else(|| "never".to_owned(), show::span)],
         ["ready within".to_owned(), show::span(environment.ready_within_ms)],
     ];
-    Failure::print(&show::pairs(pairs))?;
-    if !args.variables.is_empty() || !args.removed.is_empty() {
-        show::note("variables count from the next deployment on");
+    Failure::print(&show::pairs(pairs.into_iter().chain(limits)))?;
+    let variables = !args.variables.is_empty() || !args.removed.is_empty();
+    let limits = args.memory.is_some() || args.cpus.is_some() || args.processes.is_some();
+    if variables || limits {
+        let what = if limits { "limits" } else { "variables" };
+        let what = if variables && limits { "variables and limits" } else { what };
+        show::note(&format!("{what} count from the next deployment on"));
     }
     Ok(())
 }
@@ -38,6 +48,11 @@ fn change(args: &SetArgs) -> Value {
     }
     if let Some(within) = args.ready_within {
         change.insert("ready_within_ms".to_owned(), milliseconds(within));
+    }
+    for (name, limit) in [("memory_bytes", args.memory), ("cpus_milli", args.cpus), ("processes", args.processes)] {
+        if let Some(limit) = limit {
+            change.insert(name.to_owned(), json!(limit));
+        }
     }
     let set = args.variables.iter().map(|variable| (variable.name.clone(), json!(variable.value)));
     let variables: Map<_, _> = set.chain(args.removed.iter().map(|name| (name.clone(), Value::Null))).collect();

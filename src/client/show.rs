@@ -69,6 +69,19 @@ pub(super) fn span(milliseconds: u64) -> String {
     whole.map_or_else(|| format!("{milliseconds}ms"), |(unit, name)| format!("{}{name}", milliseconds / unit))
 }
 
+/// A size as the command line takes it.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [(1_u64 << 30, "g"), (1 << 20, "m"), (1 << 10, "k")];
+    let whole = units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
+/// A number of thousandths as the command line takes it.
+pub(super) fn thousandths(milli: u64) -> String {
+    let text = format!("{}.{:03}", milli / 1000, milli % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A sign of life on stderr, where that is a terminal; elsewhere nothing.
 pub(super) struct Spinner(ProgressBar);
 
@@ -118,6 +131,12 @@ mod tests {
             assert_eq!(span(milliseconds), text);
         }
         assert_eq!(span(0), "0ms");
+    }
+
+    #[test]
+    fn limits_read_as_the_command_line_takes_them() {
+        assert_eq!([size(512 << 20), size(2 << 30), size(1000)], ["512m", "2g", "1000 bytes"]);
+        assert_eq!([2000, 500, 1125, 0, 10_000].map(thousandths), ["2", "0.5", "1.125", "0", "10"]);
     }
 
     #[test]

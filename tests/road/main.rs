@@ -6,6 +6,7 @@
 mod deploy;
 mod faults;
 mod http;
+mod isolation;
 mod program;
 mod refusals;
 mod restart;

@@ -41,6 +41,11 @@ impl Source {
         self.with(&format!("START_DELAY_MS={ms}"), &[&format!("boot {ms}ms")])
     }
 
+    /// One that can be asked to try how far it gets, and has these settings.
+    pub(crate) fn tries(self, settings: &str) -> Self {
+        self.with(&format!("TRIALS=1\n{settings}"), &[])
+    }
+
     /// One whose build takes this time on the scripted engine.
     pub(crate) fn builds_in(self, ms: u64) -> Self {
         self.with("", &[&format!("slow-build {ms}ms")])

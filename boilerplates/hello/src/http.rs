@@ -76,6 +76,12 @@ impl Request {
         self.header(name).is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(word)))
     }
 
+    /// What the query gives for `key`, as it is written there.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        let mut pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
     /// The number that the query gives for `key`, at most `max`.
     pub fn number(&self, key: &str, default: u64, max: u64) -> u64 {
         let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));

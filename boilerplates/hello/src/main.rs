@@ -8,6 +8,7 @@ mod page;
 mod routes;
 mod settings;
 mod socket;
+mod trials;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,6 +54,10 @@ unsafe extern "C" {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(trials::REST) {
+        trials::rest();
+        return ExitCode::SUCCESS;
+    }
     let settings = Settings::read();
     let health = settings.number("HEALTH_STATUS").unwrap_or(200);
     let app: &'static App = Box::leak(Box::new(App {
@@ -74,12 +79,16 @@ fn main() -> ExitCode {
 fn run(app: &'static App) -> std::io::Result<ExitCode> {
     let (mut stop, pipe) = UnixStream::pair()?;
     let _ = WAKE_MAIN.set(pipe);
+    /// SIG_IGN, in place of a handler.
+    const IGNORE: usize = 1;
     const SIGINT: i32 = 2;
     const SIGTERM: i32 = 15;
+    let stubborn = app.settings.get("IGNORE_SIGTERM").is_some();
     for number in [SIGINT, SIGTERM] {
+        let handler = if stubborn && number == SIGTERM { IGNORE } else { on_signal as extern "C" fn(i32) as usize };
         // SAFETY: `signal(2)` of the C library. The handler only reads an atomic and calls `write(2)`, both of which a
         // signal handler may do.
-        unsafe { signal(number, on_signal as extern "C" fn(i32) as usize) };
+        unsafe { signal(number, handler) };
     }
 
     if let Some(code) = app.settings.number("EXIT_AT_START") {
@@ -90,6 +99,10 @@ fn run(app: &'static App) -> std::io::Result<ExitCode> {
         log("never listening, as the setting NEVER_LISTEN says");
         let _ = stop.read_exact(&mut [0]);
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(mb) = app.settings.number("ALLOCATE_AT_START_MB") {
+        log(&format!("taking {mb} MiB of memory"));
+        trials::allocate(mb);
     }
     if let Some(delay) = app.settings.number("START_DELAY_MS").filter(|&delay| delay > 0) {
         log(&format!("starting slowly: {delay} ms"));

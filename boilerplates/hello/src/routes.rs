@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::http::{Body, Input, Reply, Request, invalid};
-use crate::{App, log, page, socket};
+use crate::{App, log, page, socket, trials};
 
 /// How long a connection may be idle.
 const IDLE_MAX: Duration = Duration::from_secs(75);
@@ -139,6 +139,10 @@ fn answer(app: &App, request: &Request, body: &mut Body<'_, '_>, reply: &mut Rep
                 return Ok(After::WebSocket(key.to_owned()));
             }
             _ => reply.send(426, TEXT, b"this path speaks WebSocket only\n")?,
+        },
+        ("GET", path) if app.settings.get("TRIALS").is_some() => match trials::answer(request) {
+            Some(text) => reply.send(200, TEXT, text.as_bytes())?,
+            None => reply.send(404, TEXT, format!("there is no trial {path}\n").as_bytes())?,
         },
         _ => reply.send(404, TEXT, b"there is nothing here\n")?,
     }

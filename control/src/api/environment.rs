@@ -33,6 +33,9 @@ pub(crate) struct EnvironmentView {
     latest: Option<DeploymentView>,
     sleep_after_ms: Option<u128>,
     ready_within_ms: u128,
+    memory_bytes: u64,
+    cpus_milli: u64,
+    processes: u64,
     last_active_at: Option<Millis>,
 }
 
@@ -55,6 +58,12 @@ pub(crate) struct Set {
     sleep_after_ms: Option<Option<u64>>,
     #[serde(default)]
     ready_within_ms: Option<u64>,
+    #[serde(default)]
+    memory_bytes: Option<u64>,
+    #[serde(default)]
+    cpus_milli: Option<u64>,
+    #[serde(default)]
+    processes: Option<u64>,
     #[serde(default)]
     variables: BTreeMap<String, Option<String>>,
 }
@@ -86,6 +95,9 @@ impl EnvironmentView {
             latest: latest.map(DeploymentView::of),
             sleep_after_ms: environment.sleep_after.map(|after| after.as_millis()),
             ready_within_ms: environment.ready_within.as_millis(),
+            memory_bytes: environment.limits.memory_bytes,
+            cpus_milli: environment.limits.cpus_milli,
+            processes: environment.limits.processes,
             last_active_at: environment.last_active_at.max(seen),
         })
     }
@@ -124,6 +136,9 @@ pub(crate) async fn set(
         sleep_after: set.sleep_after_ms.map(|after| after.map(Duration::from_millis)),
         ready_within: set.ready_within_ms.map(Duration::from_millis),
         variables: set.variables,
+        memory_bytes: set.memory_bytes,
+        cpus_milli: set.cpus_milli,
+        processes: set.processes,
     };
     let environment = apps::set(&api.world, &app, &environment, settings).await?;
     Ok(Json(EnvironmentView::of(&api, &environment).await?))

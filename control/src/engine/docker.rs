@@ -62,6 +62,8 @@ pub struct Docker {
     sandbox_tag: String,
     /// Replaced by [`Engine::prepare`], because an engine may come back with another version.
     client: RwLock<bollard::Docker>,
+    /// Networks are made one at a time: two of a name are no error to an engine.
+    making_network: tokio::sync::Mutex<()>,
     /// Ends the tasks that listen for events.
     open: CancellationToken,
     _close: DropGuard,
@@ -85,6 +87,7 @@ impl Docker {
             installation: installation.to_owned(),
             sandbox_tag: image::sandbox_tag(),
             client: RwLock::new(client),
+            making_network: tokio::sync::Mutex::default(),
             _close: open.clone().drop_guard(),
             open,
         })
@@ -182,7 +185,7 @@ impl Engine for Docker {
         let client = open(&self.address).await?;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
         self.ensure_sandbox_image().await?;
-        self.ensure_network().await
+        self.ensure_network(&self.network_name()).await.map(|(_, network)| network)
     }
 
     async fn build(&self, build: Build, log: mpsc::Sender<String>) -> Result<Image, BuildError> {
@@ -213,6 +216,10 @@ impl Engine for Docker {
         self.remove_containers(&[(INSTANCE, instance.as_str())]).await
     }
 
+    async fn ran_out_of_memory(&self, instance: &InstanceId) -> Result<bool, EngineError> {
+        self.oom_killed(instance).await
+    }
+
     async fn logs(&self, instance: &InstanceId, lines: Logs) -> Result<mpsc::Receiver<LogLine>, EngineError> {
         self.read_logs(instance, lines).await
     }
@@ -224,7 +231,7 @@ impl Engine for Docker {
     async fn remove_all(&self) -> Result<(), EngineError> {
         self.remove_containers(&[]).await?;
         self.remove_images().await?;
-        self.remove_network().await?;
+        self.remove_networks().await?;
         // A start that was under way when this began.
         self.remove_containers(&[]).await
     }

@@ -39,6 +39,7 @@ pub enum Operation {
     Start,
     Stop,
     Remove,
+    RanOutOfMemory,
     Logs,
     RemoveAll,
 }
@@ -127,6 +128,17 @@ impl Fake {
     pub fn kill(&self, instance: &InstanceId) {
         self.0.state().kill(instance);
         self.0.report();
+    }
+
+    /// The instance's application goes beyond its memory, and dies of it.
+    pub fn run_out_of_memory(&self, instance: &InstanceId) {
+        self.0.state().run_out_of_memory(instance);
+        self.0.report();
+    }
+
+    /// The instance as it was started.
+    pub fn instance(&self, instance: &InstanceId) -> Option<Instance> {
+        self.0.state().instances.get(instance).map(|held| held.instance.clone())
     }
 
     /// Somebody pauses the instance's application.
@@ -289,6 +301,10 @@ impl Engine for Fake {
             Ok(())
         })
         .await
+    }
+
+    async fn ran_out_of_memory(&self, instance: &InstanceId) -> Result<bool, EngineError> {
+        self.call(Operation::RanOutOfMemory, async { Ok(self.0.state().ran_out_of_memory(instance)) }).await
     }
 
     async fn logs(&self, instance: &InstanceId, lines: Logs) -> Result<mpsc::Receiver<LogLine>, EngineError> {

@@ -162,6 +162,19 @@ fn a_waking_environment_is_ready_when_it_answers_and_failed_when_it_does_not() {
 }
 
 #[test]
+fn p89_what_ran_out_of_memory_is_told_how_to_get_more() {
+    let mut situation = served("live", EnvironmentState::Ready, Status::OutOfMemory);
+    situation.environment.state_since = NOW - 1;
+    let Some(Step::Move(Move::Fail(reason))) = steps(&situation).pop() else { panic!("it failed soon") };
+    assert!(reason.starts_with("it ran out of memory and was killed"), "{reason}");
+    situation.environment.state = EnvironmentState::Waking;
+    situation.instances[0].launched = true;
+    let Step::Move(Move::Fail(reason)) = steps(&situation).remove(0) else { panic!("it cannot be woken") };
+    assert!(reason.starts_with("the container ran out of memory") && reason.contains("set --memory"), "{reason}");
+    assert_eq!(steps(&served("live", EnvironmentState::Ready, Status::OutOfMemory)), wake_up(), "later it is woken");
+}
+
+#[test]
 fn p82_a_failed_environment_is_tried_again_after_its_back_off_and_for_somebody() {
     let mut situation = served("test", EnvironmentState::Failed, Status::Stopped { code: Some(1) });
     situation.traffic.wanted = true;
@@ -360,6 +373,7 @@ fn any_status() -> impl Strategy<Value = Option<Status>> {
         Just(Some(Status::Running)),
         Just(Some(Status::Stopped { code: None })),
         Just(Some(Status::Stopped { code: Some(1) })),
+        Just(Some(Status::OutOfMemory)),
         Just(Some(Status::Broken)),
     ]
 }

@@ -6,7 +6,7 @@ use dormouse_link::{EnvironmentId, InstanceId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Place, Store, StoreError, Write, big, from_json, parse, to_json, unsigned};
+use super::{Place, Store, StoreError, Write, big, from_json, limits, parse, to_json, unsigned};
 use crate::git::Commit;
 use crate::model::{Deployment, DeploymentState, EnvironmentState, Instance, Millis, new_id};
 
@@ -150,7 +150,7 @@ impl Store {
         write.commit().await
     }
 
-    /// A built deployment gets its variables and its instance, at an address that no edge knows for somebody else.
+    /// A built deployment gets its variables, its environment's limits, and its instance, at an address that no edge knows for somebody else.
     pub async fn begin_starting(
         &self,
         target: &Deployment,
@@ -162,7 +162,11 @@ impl Store {
         let mut write = self.begin().await?;
         let address = write.free_address(&target.environment, place).await?;
         let begun = sqlx::query(
-            "UPDATE deployment SET state = 'starting', variables = $2 WHERE id = $1 AND state = 'building'",
+            "UPDATE deployment SET state = 'starting', variables = $2, \
+             memory_bytes = (SELECT memory_bytes FROM environment WHERE environment.id = deployment.environment_id), \
+             cpus_milli = (SELECT cpus_milli FROM environment WHERE environment.id = deployment.environment_id), \
+             processes = (SELECT processes FROM environment WHERE environment.id = deployment.environment_id) \
+             WHERE id = $1 AND state = 'building'",
         )
         .bind(&target.id)
         .bind(to_json(variables))
@@ -260,6 +264,7 @@ fn deployment(row: &SqliteRow) -> Result<Deployment, StoreError> {
         reason: row.try_get("reason")?,
         last_lines: from_json("deployment.last_lines", row.try_get("last_lines")?)?,
         variables: from_json("deployment.variables", row.try_get("variables")?)?,
+        limits: limits(row)?,
         created_at: row.try_get("created_at")?,
         ended_at: row.try_get("ended_at")?,
     })

@@ -6,7 +6,7 @@ use dormouse_link::{EnvironmentId, Epoch, Generation, OrganisationId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, Write, big, from_json, millis, parse, to_json, unsigned};
+use super::{Store, StoreError, Write, big, from_json, limits, millis, parse, to_json, unsigned};
 use crate::model::{Asked, Environment, EnvironmentState, Millis};
 
 const SELECT: &str = "SELECT environment.*, app.name AS app_name, app.branch AS app_branch FROM environment \
@@ -85,7 +85,7 @@ impl Write<'_> {
         sqlx::query(
             "UPDATE environment SET variables = $2, sleep_after_ms = $3, ready_within_ms = $4, asked = $5, serving_id = $6, \
              state = $7, state_since = $8, epoch = $9, generation = $10, reason = $11, failures = $12, retry_at = $13, \
-             last_active_at = $14, seen_commit = $15 WHERE id = $1",
+             last_active_at = $14, seen_commit = $15, memory_bytes = $16, cpus_milli = $17, processes = $18 WHERE id = $1",
         )
         .bind(environment.id.as_str())
         .bind(to_json(&environment.variables))
@@ -102,6 +102,9 @@ impl Write<'_> {
         .bind(environment.retry_at)
         .bind(environment.last_active_at)
         .bind(environment.seen_commit.as_ref().map(ToString::to_string))
+        .bind(big(environment.limits.memory_bytes))
+        .bind(big(environment.limits.cpus_milli))
+        .bind(big(environment.limits.processes))
         .execute(&mut *self.tx)
         .await?;
         Ok(())
@@ -135,6 +138,7 @@ fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
         hosts: Vec::new(),
         secret_key: row.try_get("secret_key")?,
         variables: from_json("environment.variables", row.try_get("variables")?)?,
+        limits: limits(row)?,
         sleep_after: row.try_get::<Option<i64>, _>("sleep_after_ms")?.map(duration),
         ready_within: duration(row.try_get("ready_within_ms")?),
         asked: row.try_get::<Option<&str>, _>("asked")?.map(asked).transpose()?,

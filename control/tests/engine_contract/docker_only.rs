@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dormouse_control::engine::{Build, BuildError, SANDBOX_PORT, Started, Status};
+use dormouse_control::engine::{Build, BuildError, Instance, SANDBOX_PORT, Started, Status};
+use dormouse_control::limits::Limits;
+use dormouse_link::InstanceId;
 use tokio::sync::mpsc;
 
 use crate::support::{Bed, Leftovers, Outsider, PORT, SOON, answer, application, context, docker, sandbox_answers};
@@ -131,9 +133,11 @@ async fn containers_may_do_no_more_than_they_need() {
 #[tokio::test]
 async fn instances_may_not_talk_to_each_other() {
     let bed = Bed::docker().await;
-    let network = left(&bed).networks();
+    bed.image("dormouse/app:1", &[("serve", "hello")]).await;
     let icc = "{{index .Options \"com.docker.network.bridge.enable_icc\"}}";
-    assert_eq!(docker(&["network", "inspect", "--format", icc, network.trim()]).trim(), "false");
+    let networks = left(&bed).networks();
+    let off: Vec<String> = networks.lines().map(|id| docker(&["network", "inspect", "--format", icc, id])).collect();
+    assert_eq!(off, ["false\n", "false\n"], "one for instances, one for builds");
 }
 
 #[tokio::test]
@@ -214,4 +218,141 @@ async fn a_start_after_all_was_removed_leaves_nothing() {
     bed.image("dormouse/app:1", &[("serve", "x")]).await;
     assert!(bed.engine.start(bed.instance(1, "dormouse/app:1")).await.is_err());
     assert_eq!(left(&bed).containers(), "");
+}
+
+/// The one container of a kind.
+fn container(bed: &Bed, part: &str) -> String {
+    let installation = format!("label=dormouse.installation={}", left(bed).installation);
+    let part = format!("label=dormouse.part={part}");
+    docker(&["ps", "--all", "--quiet", "--filter", &installation, "--filter", &part]).trim().to_owned()
+}
+
+#[tokio::test]
+async fn an_application_gets_the_capabilities_and_limits_it_should() {
+    let bed = Bed::docker().await;
+    bed.image("dormouse/app:1", &[("serve", "hello")]).await;
+    // The least that is allowed still starts.
+    let limits = Limits { memory_bytes: 16 << 20, cpus_milli: 10_500, processes: 32 };
+    let instance = Instance { limits, ..bed.instance(1, "dormouse/app:1") };
+    bed.engine.start(instance.clone()).await.unwrap();
+    answer(&instance, PORT).await;
+    let show = |what: &str| docker(&["inspect", "--format", what, &container(&bed, "app")]).trim().to_owned();
+    let host = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.CpuPeriod}} {{.HostConfig.CpuQuota}} \
+                {{.HostConfig.PidsLimit}}";
+    // More processors than there are is no mistake: an installation may move to another machine.
+    assert_eq!(show(host), "16777216 16777216 100000 1050000 32");
+    assert_eq!(show("{{.HostConfig.CapDrop}}"), "[ALL]");
+    assert_eq!(
+        show("{{.HostConfig.CapAdd}}").replace("CAP_", ""),
+        "[CHOWN DAC_OVERRIDE FOWNER KILL NET_BIND_SERVICE SETGID SETUID]"
+    );
+}
+
+#[tokio::test]
+async fn what_ran_out_of_memory_is_told_from_what_was_killed() {
+    let bed = Bed::docker().await;
+    // A child, so that the engine is there to see it: of an only process it misses it now and then.
+    bed.image("dormouse/app:1", &[("child-allocates", "100"), ("serve", "hello")]).await;
+    let limits = Limits { memory_bytes: 32 << 20, ..Limits::default() };
+    let instance = Instance { limits, ..bed.instance(1, "dormouse/app:1") };
+    assert!(!bed.engine.ran_out_of_memory(&instance.id).await.unwrap(), "it is not there yet");
+    bed.engine.start(instance.clone()).await.unwrap();
+    let told = async {
+        while !bed.engine.ran_out_of_memory(&instance.id).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, told).await.expect("the engine saw it");
+    bed.outsider.kill(&instance);
+    bed.becomes(&instance, Some(Status::Stopped { code: Some(137) })).await;
+    assert!(bed.engine.ran_out_of_memory(&instance.id).await.unwrap());
+    let enough = Instance { id: InstanceId::new("i2"), ..bed.instance(2, "dormouse/app:1") };
+    bed.engine.start(enough.clone()).await.unwrap();
+    answer(&enough, PORT).await;
+    bed.outsider.kill(&enough);
+    bed.becomes(&enough, Some(Status::Stopped { code: Some(137) })).await;
+    assert!(!bed.engine.ran_out_of_memory(&enough.id).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_floods_its_log_is_not_held_up_and_little_of_it_is_kept() {
+    let bed = Bed::docker().await;
+    bed.image("dormouse/app:1", &[("flood", "100"), ("serve", "hello")]).await;
+    let instance = bed.instance(1, "dormouse/app:1");
+    bed.engine.start(instance.clone()).await.unwrap();
+    answer(&instance, PORT).await;
+    let kept = docker(&["logs", &container(&bed, "app")]).len();
+    assert!(kept > 1 << 20 && kept < 21 << 20, "{kept} bytes are kept");
+}
+
+#[tokio::test]
+async fn steps_of_builds_cannot_reach_one_another_nor_instances_but_the_outside() {
+    let bed = Bed::docker().await;
+    let instance = bed.running().await;
+    // Its steps would never end by themselves; it is dropped at the end.
+    let file = format!(
+        "FROM scratch\n{}\nCOPY application /application\nENV PORT=8080\n\
+         RUN [\"/application\", \"address\", \"_\", \"serve\", \"x\"]\n",
+        bed.label()
+    );
+    let (sender, mut log) = mpsc::channel::<String>(100);
+    let build =
+        Build { tag: "dormouse/app:2".to_owned(), context: context(&file), labels: Default::default(), deadline: SOON };
+    let tried = async {
+        let mut address = None;
+        while let Some(line) = log.recv().await {
+            address = line.strip_prefix("address ").map(str::to_owned);
+            if address.is_some() {
+                break;
+            }
+        }
+        let neighbour = format!("{}:8080", address.expect("the step says its address"));
+        let found = docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &network(&bed)]);
+        let listener = tokio::net::TcpListener::bind((found.trim(), 0)).await.unwrap();
+        let outside = listener.local_addr().unwrap().to_string();
+        let instance = format!("{}:{PORT}", instance.address);
+        let steps = ["address", "_", "connect", &neighbour, "connect", &instance, "connect", &outside];
+        let steps = serde_json::to_string(&[&["/application"], steps.as_slice()].concat()).unwrap();
+        let file = format!("FROM scratch\n{}\nCOPY application /application\nRUN {steps}\n", bed.label());
+        let (built, log) = bed.build("dormouse/app:3", context(&file)).await;
+        built.unwrap();
+        for line in [format!("{neighbour} closed"), format!("{instance} closed"), format!("{outside} open")] {
+            assert!(log.contains(&line), "{line} is missing in {log:#?}");
+        }
+    };
+    let engine = bed.engine.clone();
+    tokio::select! {
+        built = engine.build(build, sender) => panic!("{built:?}"),
+        () = tried => {}
+    }
+    bed.engine.remove(&instance.id).await.unwrap();
+    for tag in ["dormouse/app:1", "dormouse/app:3"] {
+        bed.engine.remove_image(tag).await.unwrap();
+    }
+    bed.layers_go().await;
+}
+
+/// The network for builds, by its id.
+fn network(bed: &Bed) -> String {
+    let name = format!("name=dormouse-{}-build", left(bed).installation);
+    docker(&["network", "ls", "--quiet", "--filter", &name]).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_build_makes_the_network_it_needs_when_somebody_pruned_it() {
+    let bed = Bed::docker().await;
+    let step = "RUN [\"/application\", \"log\", \"done\"]";
+    for _ in 0..2 {
+        bed.build("dormouse/app:1", application(&[("serve", "x")], step)).await.0.unwrap();
+        docker(&["network", "rm", &network(&bed)]);
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_eats_too_much_memory_is_stopped_and_told_why() {
+    let bed = Bed::docker().await;
+    let file = "FROM scratch\nCOPY application /application\nRUN [\"/application\", \"allocate\", \"2500\"]\n";
+    let (built, _) = bed.build("dormouse/app:1", context(file)).await;
+    let Err(BuildError::Failed(words)) = built else { panic!("{built:?}") };
+    assert!(words.contains("more memory than the 2047 MiB"), "{words}");
 }

@@ -12,6 +12,7 @@ use dormouse_control::context::archive;
 use dormouse_control::engine::docker::{DEFAULT_ADDRESS, Docker};
 use dormouse_control::engine::fake::Fake;
 use dormouse_control::engine::{Build, BuildError, Engine, Image, Instance, Network, SANDBOX_PORT, Status};
+use dormouse_control::limits::Limits;
 use dormouse_link::{EnvironmentId, InstanceId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -106,6 +107,7 @@ impl Bed {
                 ("STAGE".to_owned(), "test".to_owned()),
                 ("ODD".to_owned(), "a=b 'c' \"d\" $e".to_owned()),
             ]),
+            limits: Limits::default(),
         }
     }
 

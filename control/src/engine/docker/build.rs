@@ -17,6 +17,13 @@ use crate::engine::lines::Lines;
 use crate::engine::log::Log;
 use crate::engine::{Build, BuildError, EngineError, Image, NO_DOCKERFILE};
 
+/// The memory a step of a build may use, in bytes, with no swap beyond it; the most that the builder's interface can say.
+const STEP_MEMORY: i32 = 2047 * 1024 * 1024;
+
+/// The processors a step may use: a quota of microseconds in each period of them.
+const STEP_CPU_PERIOD_US: i32 = 100_000;
+const STEP_CPU_QUOTA_US: i32 = 2 * STEP_CPU_PERIOD_US;
+
 /// Layers of base images whose progress is remembered, so that each state is told once.
 const LAYERS_MAX: usize = 1024;
 
@@ -50,6 +57,12 @@ impl Docker {
             // Else a step that cannot be started leaves a container behind.
             forcerm: true,
             labels: Some(labels),
+            // What it runs is somebody's, like an instance: it reaches the outside, but neither instances nor other builds.
+            networkmode: Some(self.build_network().await?),
+            memory: Some(STEP_MEMORY),
+            memswap: Some(STEP_MEMORY),
+            cpuperiod: Some(STEP_CPU_PERIOD_US),
+            cpuquota: Some(STEP_CPU_QUOTA_US),
             ..Default::default()
         };
         let client = self.client();
@@ -90,6 +103,9 @@ fn words(says: &str) -> String {
         return "the Dockerfile uses RUN --mount or something else that only BuildKit can do, and images are built \
                 without BuildKit here: write it without"
             .to_owned();
+    }
+    if says.ends_with("returned a non-zero code: 137") {
+        return format!("{says} (killed: it may have used more memory than the {} MiB of a step)", STEP_MEMORY >> 20);
     }
     says.to_owned()
 }

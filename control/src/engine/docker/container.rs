@@ -1,5 +1,5 @@
 //! The two containers of an instance, as they are made. No container has a restart policy: Docker would start joiners
-//! before their sandboxes.
+//! before their sandboxes. What an application may do and use at most is decided here; docs/isolation.md says it to users.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,6 +18,15 @@ const SANDBOX_MEMORY: i64 = 16 * 1024 * 1024;
 
 /// The threads a sandbox may have. It has one, but the engine's helper that starts it sometimes more than four.
 const SANDBOX_PROCESSES: i64 = 64;
+
+/// What an application may do as root inside of its container, of all that root may: what usual images need to begin as
+/// root, make their folders their own, and go on as somebody else. Not among them, though engines give it by default:
+/// NET_RAW (lets an application speak in its neighbours' names), MKNOD, SETFCAP, SETPCAP, FSETID, SYS_CHROOT, AUDIT_WRITE.
+const CAPABILITIES: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
+
+/// The span over which the use of processors is counted, in microseconds. A quota of it, unlike a number of processors, may
+/// be more than the machine has.
+const CPU_PERIOD_US: i64 = 100_000;
 
 /// How much of an application's output is kept, in files of a size.
 const LOG_FILE_SIZE: &str = "10m";
@@ -73,6 +82,14 @@ impl Docker {
     pub(super) async fn create_app(&self, instance: &Instance, sandbox: &str) -> Result<String, Fault> {
         let host = HostConfig {
             network_mode: Some(format!("container:{sandbox}")),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+            memory: Some(signed(instance.limits.memory_bytes)),
+            // Memory and swap together: no swap.
+            memory_swap: Some(signed(instance.limits.memory_bytes)),
+            cpu_period: Some(CPU_PERIOD_US),
+            cpu_quota: Some(signed(instance.limits.cpus_milli).saturating_mul(CPU_PERIOD_US / 1000)),
+            pids_limit: Some(signed(instance.limits.processes)),
             // Else an application without a handler for SIGTERM takes the whole grace to stop.
             init: Some(true),
             ..host_config(LOG_FILE_SIZE, LOG_FILES)
@@ -118,6 +135,11 @@ fn host_config(log_file_size: &str, log_files: &str) -> HostConfig {
         }),
         ..Default::default()
     }
+}
+
+/// A limit in the engine's type.
+fn signed(limit: u64) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// `text` with only what an engine allows in a container's name.

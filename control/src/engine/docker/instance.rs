@@ -119,6 +119,17 @@ impl Docker {
         }
     }
 
+    pub(super) async fn oom_killed(&self, instance: &InstanceId) -> Result<bool, EngineError> {
+        for app in self.parts(instance).await?.unwrap_or_default().apps {
+            match ask(ANSWER_WITHIN, self.client().inspect_container(&app.container, None)).await {
+                Ok(found) if found.state.as_ref().and_then(|state| state.oom_killed) == Some(true) => return Ok(true),
+                Ok(_) | Err(Fault::Said { status: 404, .. }) => {}
+                Err(fault) => return Err(self.error(format!("look at instance {instance}"), fault)),
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) async fn stop_instance(&self, instance: &InstanceId, grace: Duration) -> Result<(), EngineError> {
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         for app in self.parts(instance).await?.unwrap_or_default().apps {

@@ -1,5 +1,6 @@
-//! The network of an installation: a bridge with a subnet of our choice, because only then does an instance keep its
-//! address over a restart of the engine; without traffic between its containers.
+//! The networks of an installation: one for instances, one for builds. Each is a bridge without traffic between its
+//! containers, with a subnet of our choice: only then does an instance keep its address over a restart of the engine, and
+//! the engine's own few subnets are left to others.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -21,25 +22,36 @@ impl Docker {
         format!("dormouse-{}", self.installation)
     }
 
-    /// The network as it is, or a new one.
-    pub(super) async fn ensure_network(&self) -> Result<Network, EngineError> {
-        if let Some(found) = self.find_network().await? {
-            return parse(&found).ok_or_else(|| EngineError::Refused {
-                doing: format!("use network {}", self.network_name()),
+    /// The name of the network that the steps of builds run on.
+    fn build_network_name(&self) -> String {
+        format!("{}-build", self.network_name())
+    }
+
+    /// The id of the network for builds. Nothing is on it between builds, so anybody's `docker network prune` takes it away,
+    /// and each build asks anew.
+    pub(super) async fn build_network(&self) -> Result<String, EngineError> {
+        self.ensure_network(&self.build_network_name()).await.map(|(id, _)| id)
+    }
+
+    /// The network of this name, with its id, as it is or a new one.
+    pub(super) async fn ensure_network(&self, name: &str) -> Result<(String, Network), EngineError> {
+        let _one = self.making_network.lock().await;
+        if let Some(found) = self.find_networks().await?.into_iter().find(|found| found.name.as_deref() == Some(name)) {
+            return found.id.clone().zip(parse(&found)).ok_or_else(|| EngineError::Refused {
+                doing: format!("use network {name}"),
                 says: "it has no IPv4 subnet with a gateway".to_owned(),
             });
         }
         for network in candidates(&self.installation) {
-            let name = self.network_name();
+            let network = Network { name: name.to_owned(), ..network };
             let create = self.client();
-            let request = self.network_request(&network);
-            match ask(CHANGE_WITHIN, create.create_network(request)).await {
-                Ok(_) => return Ok(Network { name, ..network }),
+            match ask(CHANGE_WITHIN, create.create_network(self.network_request(&network))).await {
+                Ok(created) => return Ok((created.id, network)),
                 Err(Fault::Said { says, .. }) if overlaps(&says) => continue,
                 Err(fault) => return Err(self.error(format!("create network {name}"), fault)),
             }
         }
-        Err(EngineError::NoSubnet(self.network_name()))
+        Err(EngineError::NoSubnet(name.to_owned()))
     }
 
     fn network_request(&self, network: &Network) -> NetworkCreateRequest {
@@ -50,7 +62,7 @@ impl Docker {
         };
         let options = HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())]);
         NetworkCreateRequest {
-            name: self.network_name(),
+            name: network.name.clone(),
             driver: Some("bridge".to_owned()),
             ipam: Some(Ipam { config: Some(vec![subnet]), ..Default::default() }),
             options: Some(options),
@@ -59,21 +71,23 @@ impl Docker {
         }
     }
 
-    async fn find_network(&self) -> Result<Option<Found>, EngineError> {
+    async fn find_networks(&self) -> Result<Vec<Found>, EngineError> {
         let options = ListNetworksOptions { filters: self.filters(&[]) };
         let found = ask(ANSWER_WITHIN, self.client().list_networks(Some(options))).await;
-        let found = found.map_err(|fault| self.error("list networks", fault))?;
-        let name = self.network_name();
-        Ok(found.into_iter().find(|network| network.name.as_deref() == Some(&name)))
+        found.map_err(|fault| self.error("list networks", fault))
     }
 
-    /// Removes the network; there may be none.
-    pub(super) async fn remove_network(&self) -> Result<(), EngineError> {
-        let Some(id) = self.find_network().await?.and_then(|network| network.id) else { return Ok(()) };
-        match ask(CHANGE_WITHIN, self.client().remove_network(&id)).await {
-            Ok(()) | Err(Fault::Said { status: 404, .. }) => Ok(()),
-            Err(fault) => Err(self.error(format!("remove network {}", self.network_name()), fault)),
+    /// Removes our networks, those there are.
+    pub(super) async fn remove_networks(&self) -> Result<(), EngineError> {
+        let ours = [self.network_name(), self.build_network_name()];
+        for found in self.find_networks().await? {
+            let (Some(id), Some(name)) = (found.id, found.name.filter(|name| ours.contains(name))) else { continue };
+            match ask(CHANGE_WITHIN, self.client().remove_network(&id)).await {
+                Ok(()) | Err(Fault::Said { status: 404, .. }) => {}
+                Err(fault) => return Err(self.error(format!("remove network {name}"), fault)),
+            }
         }
+        Ok(())
     }
 }
 

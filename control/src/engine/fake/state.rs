@@ -49,7 +49,14 @@ pub(super) struct Held {
 pub(super) enum App {
     Never,
     Running { process: Process, run: u64, paused: bool },
-    Ended { code: i64 },
+    Ended { code: i64, cause: Cause },
+}
+
+/// Why an application ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    Any,
+    Memory,
 }
 
 impl State {
@@ -75,6 +82,18 @@ impl State {
         if let Some(held) = self.instances.get_mut(instance) {
             held.end(KILLED);
         }
+    }
+
+    pub(super) fn run_out_of_memory(&mut self, instance: &InstanceId) {
+        self.kill(instance);
+        if let Some(App::Ended { cause, .. }) = self.instances.get_mut(instance).map(|held| &mut held.app) {
+            *cause = Cause::Memory;
+        }
+    }
+
+    pub(super) fn ran_out_of_memory(&self, instance: &InstanceId) -> bool {
+        let ended = self.instances.get(instance).map(|held| &held.app);
+        matches!(ended, Some(App::Ended { cause: Cause::Memory, .. }))
     }
 
     pub(super) fn pause(&mut self, instance: &InstanceId) {
@@ -127,7 +146,7 @@ impl Held {
             (_, App::Never) => Status::Stopped { code: None },
             (_, App::Running { paused: true, .. }) => Status::Paused,
             (_, App::Running { .. }) => Status::Running,
-            (_, App::Ended { code }) => Status::Stopped { code: Some(*code) },
+            (_, App::Ended { code, .. }) => Status::Stopped { code: Some(*code) },
         }
     }
 
@@ -135,7 +154,7 @@ impl Held {
         match std::mem::replace(&mut self.app, App::Never) {
             App::Running { process, .. } => {
                 process.kill();
-                self.app = App::Ended { code };
+                self.app = App::Ended { code, cause: Cause::Any };
             }
             other => self.app = other,
         }

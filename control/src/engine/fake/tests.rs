@@ -23,6 +23,7 @@ async fn engine(dockerfile: &str) -> (Fake, Instance) {
         image: "app:1".to_owned(),
         address: IpAddr::V4(Ipv4Addr::from_bits(subnet.to_bits() + 9)),
         variables: BTreeMap::from([("PORT".to_owned(), "8080".to_owned()), ("STAGE".to_owned(), "test".to_owned())]),
+        limits: crate::limits::Limits::default(),
     };
     (fake, instance)
 }
