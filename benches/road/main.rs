@@ -42,7 +42,7 @@ impl Extent {
         let full = words.iter().any(|word| word == "--full");
         let only = words.iter().position(|word| word == "--only").and_then(|at| words.get(at + 1)).cloned();
         if full {
-            Self { times: 20, deployments: 50, sleeps: 50, sleepers: 50, only }
+            Self { times: 20, deployments: 50, sleeps: 50, sleepers: 20, only }
         } else {
             Self { times: 20, deployments: 10, sleeps: 10, sleepers: 10, only }
         }

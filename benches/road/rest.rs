@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::engine::Engine;
+use crate::figures::Samples;
 use crate::program::{Program, proc_number};
 use crate::{APP, Result};
 
@@ -15,6 +16,10 @@ const IDLE: Duration = Duration::from_secs(10);
 /// After work it is left alone for this time before it counts as idle.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// How often the machine's memory is looked at, and the pause between two looks.
+const LOOKS: usize = 9;
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Measures and tells.
 #[expect(clippy::print_stdout, reason = "figures are the result")]
 pub(crate) async fn idle(program: &Program) -> Result<()> {
@@ -23,13 +28,9 @@ pub(crate) async fn idle(program: &Program) -> Result<()> {
     let (begin, before) = (Instant::now(), cpu_ms(program.pid()?)?);
     sleep(IDLE).await;
     let (used, seconds) = (cpu_ms(program.pid()?)? - before, begin.elapsed().as_secs_f64());
-    let proc = format!("/proc/{}", program.pid()?);
     println!("\ne  the idle program, Live awake and Test asleep");
-    println!(
-        "   memory: VmRSS {:.1} MiB, PSS {}",
-        mib(proc_number(Path::new(&format!("{proc}/status")), "VmRSS")),
-        pss(program.pid()?)
-    );
+    let (rss, pss) = (own(program.pid()?) / 1024.0, pss(&program.pid()?.to_string()).unwrap_or_default());
+    println!("   memory: VmRSS {rss:.1} MiB, PSS {pss:.1} MiB");
     println!(
         "   CPU: {:.2} ms a second ({:.2} % of a core) over {seconds:.0} s",
         used / seconds,
@@ -42,7 +43,7 @@ pub(crate) async fn idle(program: &Program) -> Result<()> {
 #[expect(clippy::print_stdout, reason = "figures are the result")]
 pub(crate) async fn asleep(program: &Program, engine: &Engine, count: usize) -> Result<()> {
     sleep(SETTLE).await;
-    let (before, own_before) = (available()?, own(program.pid()?));
+    let (before, own_before) = (available().await?, own(program.pid()?));
     for number in 0..count {
         let app = format!("sleeper-{number}");
         program.create(&app).await?;
@@ -50,31 +51,42 @@ pub(crate) async fn asleep(program: &Program, engine: &Engine, count: usize) -> 
         program.must(&app, "test", "sleep").await?;
     }
     sleep(SETTLE).await;
-    let (after, own_after) = (available()?, own(program.pid()?));
+    let (after, own_after) = (available().await?, own(program.pid()?));
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let each = |kib: f64| kib / 1024.0 / count as f64;
     println!(
         "   a sleeping environment, over {count}: MemAvailable {:+.2} MiB each (all that the machine did meanwhile)",
         each(after - before)
     );
-    println!("   of it: {:+.2} MiB of the program itself; {}", each(own_after - own_before), sandbox(engine).await?);
+    println!(
+        "   of it: {:+.2} MiB of the program itself, {} (MiB)",
+        each(own_after - own_before),
+        sandboxes(engine).await?
+    );
     Ok(())
 }
 
-/// What holds one sleeper's network: the sandbox's process, and the engine's helper above it.
-async fn sandbox(engine: &Engine) -> Result<String> {
-    let all = engine.with_label("dormouse.part=sandbox").await?;
-    for id in all {
-        let found = engine.inspect(&id).await?;
+/// What holds the sleepers' networks: the sandboxes' processes, and the engine's helper above each.
+async fn sandboxes(engine: &Engine) -> Result<String> {
+    let (mut sandboxes, mut shims) = (Samples::default(), Samples::default());
+    for id in engine.with_label("dormouse.part=sandbox").await? {
+        // Somebody else's may be gone by now.
+        let Ok(found) = engine.inspect(&id).await else { continue };
         let sleeper = found["Name"].as_str().is_some_and(|name| name.contains("-sleeper-"));
-        if let (true, Some(pid)) = (sleeper, found["State"]["Pid"].as_u64()) {
-            let status = format!("/proc/{pid}/status");
-            let Some(parent) = proc_number(Path::new(&status), "PPid") else { continue };
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ids of processes are small")]
-            return Ok(format!("PSS of a sandbox {}, of its containerd-shim {}", pss(pid as u32), pss(parent as u32)));
+        let Some(pid) = found["State"]["Pid"].as_u64().filter(|_| sleeper) else { continue };
+        let shim = proc_number(Path::new(&format!("/proc/{pid}/status")), "PPid").unwrap_or_default();
+        for (of, samples) in [(pid.to_string(), &mut sandboxes), (shim.to_string(), &mut shims)] {
+            pss(&of).into_iter().for_each(|mib| samples.add(mib));
         }
     }
-    Ok("no sandbox is seen".to_owned())
+    Ok(match sandboxes.len() {
+        0 => "its sandbox unknown (needs root)".to_owned(),
+        _ => format!(
+            "PSS of its sandbox {:.2}, of the sandbox's containerd-shim {:.2}",
+            sandboxes.median(),
+            shims.median()
+        ),
+    })
 }
 
 /// Time on a processor of all threads, to the nanosecond.
@@ -88,22 +100,21 @@ fn cpu_ms(pid: u32) -> Result<f64> {
     Ok(nanoseconds / 1e6)
 }
 
-fn available() -> Result<f64> {
-    proc_number(Path::new("/proc/meminfo"), "MemAvailable").ok_or_else(|| "no MemAvailable".into())
+/// In KiB; the median of a few looks, because others come and go.
+async fn available() -> Result<f64> {
+    let mut looks = Samples::default();
+    for _ in 0..LOOKS {
+        looks.add(proc_number(Path::new("/proc/meminfo"), "MemAvailable").ok_or("no MemAvailable")?);
+        sleep(LOOK).await;
+    }
+    Ok(looks.median())
 }
 
 fn own(pid: u32) -> f64 {
     proc_number(Path::new(&format!("/proc/{pid}/status")), "VmRSS").unwrap_or_default()
 }
 
-/// A process's share of memory; only root is told of others' processes.
-fn pss(pid: u32) -> String {
-    match proc_number(Path::new(&format!("/proc/{pid}/smaps_rollup")), "Pss") {
-        Some(kib) => format!("{:.2} MiB", kib / 1024.0),
-        None => "unknown (needs root)".to_owned(),
-    }
-}
-
-fn mib(kib: Option<f64>) -> f64 {
-    kib.unwrap_or_default() / 1024.0
+/// A process's share of memory, in MiB; only root is told of others' processes.
+fn pss(pid: &str) -> Option<f64> {
+    proc_number(Path::new(&format!("/proc/{pid}/smaps_rollup")), "Pss:").map(|kib| kib / 1024.0)
 }
