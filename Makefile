@@ -31,5 +31,8 @@ check: ## Check format, lints, documentation, licences and unused dependencies
 	cargo deny --log-level error --locked check --hide-inclusion-graph bans licenses sources
 	cargo machete
 
-bench: ## Run the micro-benchmarks
-	cargo bench --workspace --locked
+bench: ## Measure the road and the table (docs/benchmarks.md); FULL=1 for more deployments, sleeps and sleepers
+	@scripts/install.sh
+	@scripts/bench-tools.sh
+	scripts/with-docker.sh cargo bench --workspace --locked --bench road -- $(if $(FULL),--full)
+	cargo bench --workspace --locked --bench apply
