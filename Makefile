@@ -4,7 +4,7 @@
 # Programs that run in containers; cargo does not know them (see build.rs).
 PROGRAMS := boilerplates/hello/src/main.rs $(wildcard sandbox/main.rs)
 
-.PHONY: help up test check bench
+.PHONY: help up test check bench soak
 
 help: ## Tell what can be made (this text)
 	@awk 'BEGIN { FS = ":.*## "; print "make TARGET, where TARGET is one of" } \
@@ -18,8 +18,14 @@ up: ## Install what is missing, build, and run Dormouse with the demo applicatio
 test: ## Run all tests, those on real Docker and real git too
 	@scripts/install.sh
 	@scripts/tools.sh cargo-nextest
-	scripts/with-docker.sh cargo nextest run --workspace --locked
+	scripts/with-docker.sh cargo nextest run --workspace --locked --all-features
 	cargo test --workspace --locked --doc --quiet
+
+soak: ## Run the tests of abrupt ends in their long form, for about an hour
+	@scripts/install.sh
+	@scripts/tools.sh cargo-nextest
+	DORMOUSE_KILLS=1000 DORMOUSE_KILLS_DOCKER=50 DORMOUSE_PASSINGS=100 scripts/with-docker.sh \
+		cargo nextest run --profile soak --workspace --locked --all-features -E 'test(crash::)'
 
 check: ## Check format, lints, documentation, licences and unused dependencies
 	@scripts/install.sh
@@ -27,6 +33,7 @@ check: ## Check format, lints, documentation, licences and unused dependencies
 	cargo fmt --all --check
 	rustfmt --check --edition 2024 $(PROGRAMS)
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 	cargo deny --log-level error --locked check --hide-inclusion-graph bans licenses sources
 	cargo machete

@@ -106,7 +106,12 @@ impl App {
         let api = listener.local_addr().map_err(|error| port("api", config.api, &error))?;
         let store = open_store(folder.path()).await.map_err(|error| no_store(folder.path(), &error))?;
         let engine = engine(store.installation().to_owned()).await.map_err(|error| no_engine(&error))?;
-        let told = ControlConfig { data: folder.path().to_owned(), zone: config.zone.clone(), token };
+        let told = ControlConfig {
+            data: folder.path().to_owned(),
+            zone: config.zone.clone(),
+            token,
+            crash: config.crash.clone(),
+        };
         let control = Control::start(told, store, engine).await.map_err(|error| no_control(&error))?;
         let link = control.join();
         let proxy = match Proxy::start(proxy_config(config, &folder), link.updates, link.reports) {

@@ -6,13 +6,14 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use dormouse_control::crash::Crash;
 use dormouse_link::Host;
 
 use crate::cli::UpArgs;
 use crate::failure::{Exit, Failure};
 
 /// What `dormouse up` runs with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct UpConfig {
     /// Folder of everything that is kept.
     pub data: PathBuf,
@@ -34,6 +35,8 @@ pub struct UpConfig {
     pub workers: usize,
     /// How much is logged, as a filter; `None`: the usual.
     pub log: Option<String>,
+    /// Where a test ends the control plane; nowhere by default.
+    pub crash: Crash,
 }
 
 /// Whether `up` makes and pushes the demo application.
@@ -68,6 +71,22 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         engine: args.engine,
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
         log: variable("DORMOUSE_LOG").and_then(|filter| filter.into_string().ok()),
+        crash: crash()?,
+    })
+}
+
+#[cfg(not(feature = "crash-points"))]
+fn crash() -> Result<Crash, Failure> {
+    Ok(Crash::default())
+}
+
+#[cfg(feature = "crash-points")]
+fn crash() -> Result<Crash, Failure> {
+    let Some(point) = variable("DORMOUSE_CRASH_AT") else { return Ok(Crash::default()) };
+    Crash::process(&point.to_string_lossy()).ok_or_else(|| {
+        let known = dormouse_control::crash::points().join(", ");
+        Failure::new(Exit::Configuration, format!("no crash point is called {point:?} (DORMOUSE_CRASH_AT)"))
+            .hint(format!("there are: {known}"))
     })
 }
 

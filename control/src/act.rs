@@ -7,6 +7,7 @@ use dormouse_link::InstanceId;
 
 use crate::attempt::Attempts;
 use crate::backoff::{Backoff, chance};
+use crate::crash::{self, Point};
 use crate::engine::{EngineError, Instance as Start, LogLine, Logs, Started};
 use crate::health::{self, ProbeLimits};
 use crate::journal::Log;
@@ -46,6 +47,14 @@ pub(crate) async fn act(
     attempts: &mut Attempts,
     step: Step,
 ) -> Result<(), ActError> {
+    let name = crash::name(&step);
+    world.crash.at(Point::Before(name)).await;
+    let done = take(world, situation, attempts, step).await;
+    world.crash.at(Point::After(name)).await;
+    done
+}
+
+async fn take(world: &Arc<World>, situation: &Situation, attempts: &mut Attempts, step: Step) -> Result<(), ActError> {
     let environment = &situation.environment;
     match step {
         Step::Launch(id) => launch(world, situation, attempts, &id).await,

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{self, ContextError};
+use crate::crash::Point;
 use crate::engine::{Build as BuildSpec, BuildError, EngineError, Image};
 use crate::error::chain;
 use crate::git::{Commit, Repository};
@@ -128,6 +129,7 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
     tracing::info!(build.id = build.id, commit = %build.commit, duration_ms = took.as_millis(), ok = result.is_ok(), "build ended");
     match result {
         Ok(image) => {
+            world.crash.at(Point::Built).await;
             world.journal.say(log, &format!("Built image {} in {:.1} s.", short(&image.id), took.as_secs_f32()));
             world.store.end_build(&build.id, Ok(&image), now()).await
         }

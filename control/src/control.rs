@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::api::{self, EdgePorts, Token};
 use crate::authority::{Authority, AuthorityError};
+use crate::crash::Crash;
 use crate::engine::{Engine, EngineError};
 use crate::inventory::Inventory;
 use crate::journal::Journal;
@@ -40,6 +41,8 @@ pub struct Config {
     pub zone: Host,
     /// The secret for the API and for pushes.
     pub token: String,
+    /// Where a test ends it; nowhere by default.
+    pub crash: Crash,
 }
 
 /// Why the control plane did not start.
@@ -103,6 +106,7 @@ impl Control {
             publish_poke: Notify::new(),
             sweep_poke: Notify::new(),
             starts: Semaphore::new(STARTS_AT_ONCE),
+            crash: config.crash,
             tasks: Tasks::new(),
         });
         certify::start(&world).await?;

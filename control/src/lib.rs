@@ -20,6 +20,7 @@ mod builder;
 mod certify;
 pub mod context;
 mod control;
+pub mod crash;
 pub mod engine;
 mod error;
 mod follow;

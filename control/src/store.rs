@@ -166,6 +166,18 @@ impl Store {
         self.write.close().await;
     }
 
+    /// What SQLite finds damaged, and the rows whose owner is missing; of a whole store nothing.
+    pub async fn damage(&self) -> Result<Vec<String>, StoreError> {
+        let mut found = Vec::new();
+        for row in sqlx::query("PRAGMA integrity_check").fetch_all(&self.read).await? {
+            found.extend(Some(row.try_get::<String, _>(0)?).filter(|words| words != "ok"));
+        }
+        for row in sqlx::query("PRAGMA foreign_key_check").fetch_all(&self.read).await? {
+            found.push(format!("a row of {} has no owner", row.try_get::<String, _>(0)?));
+        }
+        Ok(found)
+    }
+
     async fn begin(&self) -> Result<Write<'_>, StoreError> {
         Ok(Write { tx: self.write.begin().await?, changed: &self.changed })
     }

@@ -9,6 +9,7 @@ use dormouse_link::Host;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::authority::Authority;
+use crate::crash::Crash;
 use crate::engine::Engine;
 use crate::inventory::Inventory;
 use crate::journal::Journal;
@@ -47,6 +48,8 @@ pub(crate) struct World {
     pub(crate) sweep_poke: Notify,
     /// A place for each start under way: after the engine's restart everything starts at once.
     pub(crate) starts: Semaphore,
+    /// Where a test ends all this.
+    pub(crate) crash: Crash,
     /// Starts tasks, and ends them.
     pub tasks: Tasks,
 }

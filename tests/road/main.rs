@@ -3,10 +3,12 @@
 //! Each promise is kept on the scripted engine and on real Docker by the very same scenario; what only one of them can
 //! show (a fault at a chosen moment, a killed process) is told by its module.
 
+mod crash;
 mod deploy;
 mod faults;
 mod http;
 mod isolation;
+mod life;
 mod program;
 mod refusals;
 mod restart;

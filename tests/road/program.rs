@@ -17,7 +17,7 @@ use crate::http::Visitor;
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// A running `dormouse up`, on free ports.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     ready: String,
 }
@@ -35,7 +35,7 @@ fn up(data: &Path, more: &[&str]) -> Command {
 }
 
 impl Program {
-    fn start(data: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(data: &Path, more: &[&str]) -> Self {
         let mut child = up(data, more).spawn().expect("it starts");
         let mut ready = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
@@ -49,18 +49,18 @@ impl Program {
         Self { child, ready }
     }
 
-    fn address(&self, name: &str) -> SocketAddr {
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
         let words = self.ready.split_whitespace().filter_map(|word| word.split_once('='));
         let found = words.filter(|(found, _)| *found == name).map(|(_, address)| address).next();
         found.expect("it is in the line").parse().expect("an address")
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
     }
 
-    fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + WITHIN;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is a child") {

@@ -51,6 +51,12 @@ impl Source {
         self.with("", &[&format!("slow-build {ms}ms")])
     }
 
+    /// One whose answers take this time on the scripted engine.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn answers_after(self, ms: u64) -> Self {
+        self.with("", &[&format!("answer-after {ms}ms")])
+    }
+
     /// One whose build fails.
     pub(crate) fn cannot_be_built() -> Self {
         let mut source = Self::says("never seen").with("", &["fail-build COPY failed: no such file as nothing"]);

@@ -4,11 +4,12 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse::app::App;
+use dormouse::app::Addresses;
 use dormouse::config::{Demo, UpConfig};
+use dormouse_control::crash::Crash;
 use dormouse_control::engine::Engine;
 use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::fake::Fake;
@@ -17,13 +18,15 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::http::{Answer, Visitor};
+use crate::life::Life;
 use crate::source::Source;
 
 /// What is waited for happens within this time, or has failed.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
-    app: Option<App>,
+    life: Option<Life>,
+    kind: Kind,
     config: UpConfig,
     pub(crate) engine: Arc<dyn Engine>,
     /// The scripted engine, where it is that one.
@@ -32,6 +35,13 @@ pub(crate) struct World {
     client: reqwest::Client,
     sources: tempfile::TempDir,
     _data: tempfile::TempDir,
+}
+
+/// As what it lives, again and again.
+#[derive(Clone, Copy)]
+enum Kind {
+    Here,
+    Program,
 }
 
 /// What a push said, and whether git was content.
@@ -51,37 +61,52 @@ pub(crate) struct End {
 
 impl World {
     pub(crate) async fn fake() -> Self {
-        Self::new(Some(Fake::new())).await
+        Self::new(Some(Fake::new()), Crash::default()).await
+    }
+
+    /// On the scripted engine, with a crash in its first life.
+    #[cfg(feature = "crash-points")]
+    pub(crate) async fn crashing(crash: Crash) -> Self {
+        Self::new(Some(Fake::new()), crash).await
     }
 
     pub(crate) async fn docker() -> Self {
-        Self::new(None).await
+        Self::new(None, Crash::default()).await
     }
 
-    async fn new(fake: Option<Fake>) -> Self {
-        let data = tempfile::tempdir().expect("a folder");
-        let free = "127.0.0.1:0".parse().expect("an address");
-        let config = UpConfig {
-            data: data.path().join("data"),
-            http: free,
-            https: free,
-            api: free,
-            admin: free,
-            zone: "localhost".parse().expect("a host"),
-            demo: Demo::Without,
-            engine: None,
-            workers: 2,
-            log: None,
-        };
-        let (app, engine) = start(&config, fake.as_ref()).await;
+    /// The program itself, on Docker.
+    pub(crate) async fn program() -> Self {
+        let (data, config) = empty();
+        let life = Life::program(&config.data);
+        let store = dormouse_control::open_store(&config.data).await.expect("its store");
+        let engine = Docker::connect(None, store.installation()).await.expect("Docker");
+        store.close().await;
+        Self::living(life, Arc::new(engine), None, (data, config))
+    }
+
+    async fn new(fake: Option<Fake>, crash: Crash) -> Self {
+        let (data, mut config) = empty();
+        config.crash = crash;
+        let (life, engine) = Life::here(&config, fake.as_ref());
+        config.crash = Crash::default();
+        Self::living(life, engine, fake, (data, config))
+    }
+
+    fn living(
+        life: Life,
+        engine: Arc<dyn Engine>,
+        fake: Option<Fake>,
+        (data, config): (tempfile::TempDir, UpConfig),
+    ) -> Self {
         let token = std::fs::read_to_string(config.data.join("admin.token")).expect("a token").trim().to_owned();
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let sources = tempfile::tempdir().expect("a folder");
-        Self { app: Some(app), config, engine, fake, token, client, sources, _data: data }
+        let kind = if matches!(life, Life::Program(_)) { Kind::Program } else { Kind::Here };
+        Self { life: Some(life), kind, config, engine, fake, token, client, sources, _data: data }
     }
 
-    fn app(&self) -> &App {
-        self.app.as_ref().expect("it runs")
+    fn addresses(&self) -> Addresses {
+        self.life.as_ref().expect("it runs").addresses()
     }
 
     /// The data folder.
@@ -96,11 +121,24 @@ impl World {
     }
 
     pub(crate) async fn stop(&mut self) {
-        self.app.take().expect("it runs").stop().await;
+        self.life.take().expect("it runs").stop().await;
     }
 
     pub(crate) async fn start(&mut self) {
-        self.app = Some(start(&self.config, self.fake.as_ref()).await.0);
+        self.begin();
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.life.take().expect("it runs").kill();
+    }
+
+    /// Starts it again on the same folder and engine, after whichever end, as what it was.
+    pub(crate) fn begin(&mut self) {
+        self.life = Some(match self.kind {
+            Kind::Program => Life::program(&self.config.data),
+            Kind::Here => Life::here(&self.config, self.fake.as_ref()).0,
+        });
     }
 
     /// Waits until an application is no more.
@@ -144,15 +182,15 @@ impl World {
     }
 
     pub(crate) fn visitor(&self) -> Visitor {
-        Visitor::new(self.app().addresses().http.expect("http is served"))
+        Visitor::new(self.addresses().http.expect("http is served"))
     }
 
     pub(crate) fn fleeting_visitor(&self) -> Visitor {
-        Visitor::fleeting(self.app().addresses().http.expect("http is served"))
+        Visitor::fleeting(self.addresses().http.expect("http is served"))
     }
 
     pub(crate) fn https(&self) -> std::net::SocketAddr {
-        self.app().addresses().https.expect("https is served")
+        self.addresses().https.expect("https is served")
     }
 
     pub(crate) async fn get(&self, host: &str) -> Answer {
@@ -166,7 +204,7 @@ impl World {
 
     pub(crate) async fn api_as(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let method = method.parse().expect("a method");
-        let url = format!("http://{}/api/v1{path}", self.app().addresses().api);
+        let url = format!("http://{}/api/v1{path}", self.addresses().api);
         let mut request = self.client.request(method, url).bearer_auth(token);
         if let Some(body) = body {
             request = request.json(&body);
@@ -260,9 +298,14 @@ impl World {
 
     /// Pushes from another folder, over whatever is there, and it is deployed.
     pub(crate) async fn pushed_by(&self, who: &str, app: &str, source: &Source) -> Push {
-        let push = self.push_from(&self.sources.path().join(who), &self.token, app, source).await;
+        let push = self.push_by(who, app, source).await;
         assert!(push.ok && push.said.contains("succeeded"), "{}", push.said);
         push
+    }
+
+    /// Pushes from another folder, over whatever is there.
+    pub(crate) async fn push_by(&self, who: &str, app: &str, source: &Source) -> Push {
+        self.push_from(&self.sources.path().join(who), &self.token, app, source).await
     }
 
     pub(crate) async fn push_as(&self, token: &str, app: &str, source: &Source) -> Push {
@@ -276,7 +319,7 @@ impl World {
         }
         git(folder, &["add", "--all"]).await;
         git(folder, &["commit", "--quiet", "--allow-empty", "--message", "a change"]).await;
-        let url = format!("http://dormouse:{token}@{}/git/{app}.git", self.app().addresses().api);
+        let url = format!("http://dormouse:{token}@{}/git/{app}.git", self.addresses().api);
         git(folder, &["push", "--force", &url, "develop"]).await
     }
 
@@ -294,22 +337,29 @@ impl World {
     }
 }
 
-async fn start(config: &UpConfig, fake: Option<&Fake>) -> (App, Arc<dyn Engine>) {
-    let slot: OnceLock<Arc<dyn Engine>> = OnceLock::new();
-    let connect = async |installation: String| {
-        let engine: Arc<dyn Engine> = match fake {
-            Some(fake) => Arc::new(fake.clone()),
-            None => Arc::new(Docker::connect(None, &installation).await?),
-        };
-        Ok(slot.get_or_init(|| engine).clone())
+/// An empty folder, and everything on free ports.
+fn empty() -> (tempfile::TempDir, UpConfig) {
+    let data = tempfile::tempdir().expect("a folder");
+    let free = "127.0.0.1:0".parse().expect("an address");
+    let config = UpConfig {
+        data: data.path().join("data"),
+        http: free,
+        https: free,
+        api: free,
+        admin: free,
+        zone: "localhost".parse().expect("a host"),
+        demo: Demo::Without,
+        engine: None,
+        workers: 2,
+        log: None,
+        crash: Crash::default(),
     };
-    let app = App::start(config, connect).await.unwrap_or_else(|failure| panic!("{failure:?}"));
-    (app, slot.into_inner().expect("it connected"))
+    (data, config)
 }
 
 async fn git(folder: &Path, arguments: &[&str]) -> Push {
     let mut git = Command::new("git");
-    git.current_dir(folder).args(arguments).stdin(Stdio::null());
+    git.current_dir(folder).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     git.env_clear().env("PATH", env!("PATH")).env("HOME", folder);
     git.envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_TERMINAL_PROMPT", "0")]);
     for who in ["AUTHOR", "COMMITTER"] {
@@ -324,8 +374,8 @@ impl Drop for World {
         // First the program, then what it made: nothing is made anew in between.
         let cleaned = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
-                if let Some(app) = self.app.take() {
-                    app.stop().await;
+                if let Some(life) = self.life.take() {
+                    life.stop().await;
                 }
                 self.engine.remove_all().await
             })

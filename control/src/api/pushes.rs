@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Token;
 use crate::apps;
+use crate::crash::Point;
 use crate::error::chain;
 use crate::follow::Progress;
 use crate::git::{Pushes, RefUpdate, Repository};
@@ -67,6 +68,7 @@ async fn follow(
     updated: &[RefUpdate],
     to: &mpsc::Sender<String>,
 ) -> Result<(), String> {
+    world.crash.at(Point::Pushed).await;
     let app: App = apps::find(world, name.as_str()).await.map_err(|error| error.to_string())?;
     let branch = app.branch.full();
     for update in updated.iter().filter(|update| update.name != branch) {

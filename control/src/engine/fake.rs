@@ -180,6 +180,11 @@ impl Fake {
         self.0.state().calls.iter().filter(|called| **called == operation).count()
     }
 
+    /// The tags of its images.
+    pub fn images(&self) -> Vec<String> {
+        self.0.state().images.keys().cloned().collect()
+    }
+
     /// How many images were built since the beginning.
     pub fn builds(&self) -> u64 {
         self.0.state().builds

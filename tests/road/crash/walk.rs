@@ -1,0 +1,129 @@
+//! The whole list of crash points: each is reached in one scenario, and nothing goes on from there.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dormouse_control::crash::{Crash, points};
+use dormouse_control::engine::fake::Availability;
+use tokio::time::{Instant, timeout};
+
+use super::{order, times};
+use crate::source::Source;
+use crate::world::{SOON, World};
+
+/// Worlds at one time.
+const LANES: usize = 3;
+
+#[test]
+fn c20_after_a_crash_at_any_point_all_comes_to_order() {
+    let points = points();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|lanes| {
+        for _ in 0..LANES {
+            lanes.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                let runtime = runtime.expect("a runtime");
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    runtime.block_on(crash_at_each_passing(point));
+                }
+            });
+        }
+    });
+}
+
+/// The first passing; in the long form also the second, and so on to the last.
+async fn crash_at_each_passing(point: &str) {
+    let all = times("DORMOUSE_PASSINGS", 1);
+    for passing in 1..=all {
+        if !crash_at(point, passing).await {
+            assert!(passing > 1, "nothing passed the point {point:?}");
+            return;
+        }
+    }
+}
+
+/// Whether there was such a passing.
+async fn crash_at(point: &str, passing: u32) -> bool {
+    eprintln!("passing {passing} of {point:?}");
+    let crash = Crash::standstill(point, passing).expect("the point is known");
+    let mut world = World::crashing(crash.clone()).await;
+    tokio::select! {
+        () = crash.reached() => {}
+        () = everything(&world) => return false,
+    }
+    world.kill();
+    order::store_is_whole(&world).await;
+    let began = Instant::now();
+    world.begin();
+    order::comes(&world, began).await;
+    // And it goes on as ever.
+    world.api("POST", "/apps", Some(serde_json::json!({ "name": "shop" }))).await;
+    world.pushed_by("after", "shop", &Source::says("after the crash")).await;
+    assert!(world.get("shop-test.localhost").await.body.contains("after the crash"));
+    true
+}
+
+/// Passes every point that there is.
+async fn everything(world: &World) {
+    let fake = world.fake.as_ref().expect("the scripted engine");
+    world.deployed("shop", "first version").await;
+    assert!(world.deploy("shop", "live").await.ok);
+    world.pushed("shop", &Source::says("second version")).await;
+    assert!(world.push("shop", &Source::exits(3)).await.said.contains("FAILED"));
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    assert_eq!(world.get("shop-test.localhost").await.status, 200);
+    assert!(world.deploy("shop", "live").await.ok);
+
+    // A failure, forgotten after a long time.
+    let live = environment_of(world, "live").await;
+    let store = dormouse_control::open_store(world.data()).await.expect("the store opens");
+    let failed = store.change_environment(&live, 0, |live| {
+        live.failures = 1;
+        live.state_since = 0;
+    });
+    failed.await.expect("it is written");
+    fake.set_available(Availability::Up);
+    let forgiven = async {
+        while store.environment(&live).await.expect("it reads").expect("it is there").failures > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, forgiven).await.expect("it is forgiven");
+    store.close().await;
+
+    // A request comes before it sleeps.
+    world.pushed("shop", &Source::says("slow version").answers_after(1500)).await;
+    let visitor = world.visitor();
+    let first = visitor.get("shop-test.localhost", "/");
+    let sleeps = async {
+        let (asked, second) = tokio::join!(world.put_to_sleep("shop", "test"), async {
+            world.until("shop", "test", "closing").await;
+            world.visitor().get("shop-test.localhost", "/").await
+        });
+        (asked, second.expect("an answer").status)
+    };
+    let (first, (asked, second)) = tokio::join!(first, sleeps);
+    assert_eq!((first.expect("an answer").status, asked.ok, second), (200, false, 200), "{}", asked.text);
+
+    // A newer push takes the place of one that is built.
+    let slow = Source::says("never seen").builds_in(20_000);
+    let newest = Source::says("newest version");
+    let second = async {
+        world.until_latest("shop", "building").await;
+        world.pushed_by("another developer", "shop", &newest).await
+    };
+    tokio::join!(world.push("shop", &slow), second);
+
+    // It dies soon after it became ready.
+    for observed in world.engine.instances().await.expect("the engine answers") {
+        fake.kill(&observed.id);
+    }
+    world.until_served("shop.localhost").await;
+    assert!(world.follow("DELETE", "/apps/shop").await.ok);
+}
+
+async fn environment_of(world: &World, name: &str) -> dormouse_link::EnvironmentId {
+    let store = dormouse_control::open_store(world.data()).await.expect("the store opens");
+    let all = store.environments().await.expect("it reads");
+    store.close().await;
+    all.into_iter().find(|found| found.name.as_str() == name).expect("it is there").id
+}
