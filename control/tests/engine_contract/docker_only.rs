@@ -257,15 +257,16 @@ async fn what_ran_out_of_memory_is_told_from_what_was_killed() {
     let instance = Instance { limits, ..bed.instance(1, "dormouse/app:1") };
     assert!(!bed.engine.ran_out_of_memory(&instance.id).await.unwrap(), "it is not there yet");
     bed.engine.start(instance.clone()).await.unwrap();
+    // It answers when the child has ended; the engine tells of it when the rest has, too.
+    answer(&instance, PORT).await;
+    bed.outsider.kill(&instance);
+    bed.becomes(&instance, Some(Status::Stopped { code: Some(137) })).await;
     let told = async {
         while !bed.engine.ran_out_of_memory(&instance.id).await.unwrap() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(SOON, told).await.expect("the engine saw it");
-    bed.outsider.kill(&instance);
-    bed.becomes(&instance, Some(Status::Stopped { code: Some(137) })).await;
-    assert!(bed.engine.ran_out_of_memory(&instance.id).await.unwrap());
     let enough = Instance { id: InstanceId::new("i2"), ..bed.instance(2, "dormouse/app:1") };
     bed.engine.start(enough.clone()).await.unwrap();
     answer(&enough, PORT).await;
