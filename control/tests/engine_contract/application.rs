@@ -1,7 +1,7 @@
 //! The application of the contract tests, as an image's only file. Arguments are instructions, carried out in order:
-//! `log TEXT`, `error TEXT`, `exit CODE`, `serve BODY` (on the port of variable PORT; answers BODY and its variables); and
-//! to try how far it gets: `address _` (writes its own), `connect ADDRESS:PORT` (writes whether it is open), `allocate MB`,
-//! `child-allocates MB`, `flood MB` (of log).
+//! `log TEXT`, `error TEXT`, `exit CODE`, `serve BODY` (on the port of variable PORT; answers BODY and its variables),
+//! `serve-once BODY`; and to try how far it gets: `address _` (writes its own), `connect ADDRESS:PORT` (writes whether it is
+//! open), `allocate MB`, `child-allocates MB`, `flood MB` (of log).
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -20,7 +20,8 @@ fn main() -> ExitCode {
             "allocate" => std::mem::forget(std::hint::black_box(vec![1_u8; number(&value) << 20])),
             "child-allocates" => child(&["allocate", &value]),
             "flood" => flood(number(&value)),
-            _ => serve(&value),
+            "serve-once" => serve(&value, 1),
+            _ => serve(&value, usize::MAX),
         }
     }
     ExitCode::SUCCESS
@@ -58,12 +59,12 @@ fn flood(mb: usize) {
     }
 }
 
-fn serve(body: &str) {
+fn serve(body: &str, requests: usize) {
     let port = std::env::var("PORT").ok().and_then(|port| port.parse::<u16>().ok()).expect("PORT is set");
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("the port is free");
     let variables: String = std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect();
     let text = format!("{body}\n{variables}");
-    for client in listener.incoming() {
+    for client in listener.incoming().take(requests) {
         let Ok(mut client) = client else { continue };
         let _ = client.set_read_timeout(Some(Duration::from_secs(1)));
         let _ = client.read(&mut [0; 4096]);

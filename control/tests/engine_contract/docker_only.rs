@@ -251,18 +251,24 @@ async fn an_application_gets_the_capabilities_and_limits_it_should() {
 #[tokio::test]
 async fn what_ran_out_of_memory_is_told_from_what_was_killed() {
     let bed = Bed::docker().await;
-    // A child, so that the engine is there to see it: of an only process it misses it now and then.
-    bed.image("dormouse/app:1", &[("child-allocates", "100"), ("serve", "hello")]).await;
+    // A child, and not at once: the engine misses it now and then when the container has just begun, or ends by it.
+    bed.image("dormouse/app:1", &[("serve-once", "x"), ("child-allocates", "100"), ("serve", "hello")]).await;
     let limits = Limits { memory_bytes: 32 << 20, ..Limits::default() };
     let instance = Instance { limits, ..bed.instance(1, "dormouse/app:1") };
     assert!(!bed.engine.ran_out_of_memory(&instance.id).await.unwrap(), "it is not there yet");
     bed.engine.start(instance.clone()).await.unwrap();
-    let told = async {
-        while !bed.engine.ran_out_of_memory(&instance.id).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    answer(&instance, PORT).await;
+    answer(&instance, PORT).await;
+    let app = container(&bed, "app");
+    let filter = format!("container={app}");
+    let events = ["events", "--since", "5m", "--until", "0s", "--filter", "event=oom", "--filter", &filter];
+    let seen = async {
+        while docker(&events).is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(SOON, told).await.expect("the engine saw it");
+    tokio::time::timeout(SOON, seen).await.expect("the engine saw the child's end");
+    // It tells of it when the rest has ended, too.
     bed.outsider.kill(&instance);
     bed.becomes(&instance, Some(Status::Stopped { code: Some(137) })).await;
     assert!(bed.engine.ran_out_of_memory(&instance.id).await.unwrap());

@@ -42,7 +42,7 @@ impl Docker {
                 says: "it has no IPv4 subnet with a gateway".to_owned(),
             });
         }
-        for network in candidates(&self.installation) {
+        for network in candidates(name) {
             let network = Network { name: name.to_owned(), ..network };
             let create = self.client();
             match ask(CHANGE_WITHIN, create.create_network(self.network_request(&network))).await {
@@ -97,13 +97,13 @@ fn overlaps(says: &str) -> bool {
     says.contains("pool overlaps") || says.contains("overlapping ipv4") || says.contains("conflicts with network")
 }
 
-/// Every subnet that might be free. They begin elsewhere for each installation, so that several that start at once hardly
-/// meet.
-fn candidates(installation: &str) -> impl Iterator<Item = Network> {
+/// Every subnet that might be free. They begin elsewhere for each network, so that several that are made at once hardly meet,
+/// and one that was lost finds its old subnet free.
+fn candidates(name: &str) -> impl Iterator<Item = Network> {
     let subnets: Vec<Ipv4Addr> = RANGES
         .flat_map(|range| (0..=u8::MAX).step_by(4).map(move |third| Ipv4Addr::new(10, range, third, 0)))
         .collect();
-    let first = installation.bytes().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let first = name.bytes().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let count = subnets.len();
     (0..count).map(move |step| {
         let subnet = subnets[(first % count + step) % count];
