@@ -51,10 +51,10 @@ async fn crash_at(point: &str, passing: u32) -> bool {
         () = everything(&world) => return false,
     }
     world.kill();
-    order::store_is_whole(&world).await;
+    let store = order::whole_store(&world).await;
     let began = Instant::now();
     world.begin();
-    order::comes(&world, began).await;
+    order::comes(&world, store, began).await;
     // And it goes on as ever.
     world.api("POST", "/apps", Some(serde_json::json!({ "name": "shop" }))).await;
     world.pushed_by("after", "shop", &Source::says("after the crash")).await;
@@ -74,10 +74,10 @@ mod docker {
             // Whatever it said before it was cut off.
             world.push("shop", &Source::says("the version")).await;
             world.crashed();
-            order::store_is_whole(&world).await;
+            let store = order::whole_store(&world).await;
             let began = Instant::now();
             world.begin();
-            order::comes(&world, began).await;
+            order::comes(&world, store, began).await;
             assert!(world.get("shop-test.localhost").await.body.contains("the version"));
         }
     }
