@@ -45,7 +45,7 @@ pub(crate) async fn comes(world: &World, store: Store, began: Instant) {
     store.close().await;
 }
 
-/// Live serves at once and a sleeper wakes, and what is seen is what the deployment's commit says.
+/// Live serves and a sleeper wakes, and what is seen is what the deployment's commit says.
 async fn serves(world: &World, store: &Store, environment: &Environment) {
     let id = environment.serving.as_ref().expect("what is not empty has it");
     let commit = store.deployment(id).await.expect("the store reads").expect("it is there").commit;
@@ -59,8 +59,12 @@ async fn serves(world: &World, store: &Store, environment: &Environment) {
         LIVE => format!("{}.localhost", environment.app),
         name => format!("{}-{name}.localhost", environment.app),
     };
-    let answer = world.get(&host).await;
-    assert_eq!(answer.status, 200, "{host}: {}", answer.body);
+    let mut answer = world.get(&host).await;
+    // The rows were looked at, which the edge follows a moment later.
+    while answer.status != 200 {
+        sleep(PAUSE).await;
+        answer = world.get(&host).await;
+    }
     assert!(answer.body.contains(message.trim()), "{host} is not {message}: {}", answer.body);
 }
 
