@@ -8,6 +8,7 @@
 //! The api's listener serves [`router`]; the store implements [`Pushes`].
 
 mod exchange;
+mod leftover;
 mod name;
 mod out;
 mod packet;

@@ -14,28 +14,37 @@ use crate::world::World;
 /// Refs are compared with rows this often, push or not.
 const PERIOD: Duration = Duration::from_secs(60);
 
+/// But soon after the start once more (a git that outlived the last process ends its push then), and after a look that failed.
+const SOON: Duration = Duration::from_secs(5);
+
 /// Starts the loop.
 pub(crate) fn start(world: &Arc<World>) {
     let world = world.clone();
     let tasks = world.tasks.clone();
     tasks.spawn("refs", async move {
         let stop = world.tasks.token();
+        let mut pause = SOON;
         loop {
             match world.store.apps().await {
                 Ok(apps) => {
                     for app in apps {
                         if let Err(error) = look(&world, &app).await {
+                            pause = SOON;
                             tracing::warn!(app = %app.name, error = chain(&error), "a branch could not be compared");
                         }
                     }
                 }
-                Err(error) => tracing::error!(error = chain(&error), "applications could not be read"),
+                Err(error) => {
+                    pause = SOON;
+                    tracing::error!(error = chain(&error), "applications could not be read");
+                }
             }
             // Cancel safe: nothing is held.
             tokio::select! {
-                () = tokio::time::sleep(PERIOD) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
+            pause = PERIOD;
         }
     });
 }

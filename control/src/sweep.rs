@@ -1,13 +1,14 @@
 //! The loop that removes what no row owns any more, and starts what has no loop yet.
 //!
 //! Instances on the engine, applications whose environments are gone (with their images, logs and repository): whatever a
-//! crash, a deletion or an engine that was away left over. What cannot be removed now is tried again.
+//! crash, a deletion, a killed git or an engine that was away left over. What cannot be removed now is tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::EngineError;
 use crate::error::chain;
+use crate::git::Repository;
 use crate::journal::Log;
 use crate::model::App;
 use crate::reconcile;
@@ -59,6 +60,16 @@ async fn sweep(world: &World) {
     if let Err(error) = sweep_apps(world).await {
         tracing::warn!(error = chain(&error), "a deleted application was not removed yet");
     }
+    if let Err(error) = sweep_repositories(world).await {
+        tracing::warn!(error = chain(&error), "repositories were not swept");
+    }
+}
+
+async fn sweep_repositories(world: &World) -> Result<(), StoreError> {
+    for app in world.store.apps().await? {
+        Repository::at(world.repository(&app.id)).remove_leftovers(std::time::SystemTime::now());
+    }
+    Ok(())
 }
 
 async fn sweep_instances(world: &World) -> Result<(), SweepError> {

@@ -1,5 +1,6 @@
 //! `kill -9` at every point, and at any moment: what is left is a state to go on from, and within a short time all is in order.
 
+mod git;
 mod order;
 mod random;
 #[cfg(feature = "crash-points")]

@@ -44,6 +44,20 @@ impl Life {
         Self::Program(block_in_place(|| Program::start(data, &[])))
     }
 
+    /// As the program, with a crash at a point.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn crashing_program(data: &Path, point: &str) -> Self {
+        Self::Program(block_in_place(|| Program::crashing(data, point)))
+    }
+
+    /// Waits for the end that the program makes of itself.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn crashed(self) {
+        let Self::Program(mut program) = self else { panic!("only a process can end itself") };
+        let status = block_in_place(|| program.ended());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "it aborts: {status}");
+    }
+
     pub(crate) fn addresses(&self) -> Addresses {
         match self {
             Self::Here { app, .. } => app.addresses(),

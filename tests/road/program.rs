@@ -36,7 +36,17 @@ fn up(data: &Path, more: &[&str]) -> Command {
 
 impl Program {
     pub(crate) fn start(data: &Path, more: &[&str]) -> Self {
-        let mut child = up(data, more).spawn().expect("it starts");
+        Self::of(&mut up(data, more))
+    }
+
+    /// One that ends itself at a point.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn crashing(data: &Path, point: &str) -> Self {
+        Self::of(up(data, &[]).env("DORMOUSE_CRASH_AT", point))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("it starts");
         let mut ready = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
         if !ready.starts_with("ready ") {

@@ -78,6 +78,18 @@ impl World {
     pub(crate) async fn program() -> Self {
         let (data, config) = empty();
         let life = Life::program(&config.data);
+        Self::of_program(life, (data, config)).await
+    }
+
+    /// The program itself, on Docker, with a crash in its first life.
+    #[cfg(feature = "crash-points")]
+    pub(crate) async fn crashing_program(point: &str) -> Self {
+        let (data, config) = empty();
+        let life = Life::crashing_program(&config.data, point);
+        Self::of_program(life, (data, config)).await
+    }
+
+    async fn of_program(life: Life, (data, config): (tempfile::TempDir, UpConfig)) -> Self {
         let store = dormouse_control::open_store(&config.data).await.expect("its store");
         let engine = Docker::connect(None, store.installation()).await.expect("Docker");
         store.close().await;
@@ -131,6 +143,12 @@ impl World {
     /// Ends it as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.life.take().expect("it runs").kill();
+    }
+
+    /// Waits for the end that the program makes of itself.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn crashed(&mut self) {
+        self.life.take().expect("it runs").crashed();
     }
 
     /// Starts it again on the same folder and engine, after whichever end, as what it was.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::{order, times};
@@ -44,13 +45,16 @@ async fn busy(mut world: World, kills: u32, life: u64) {
         // It never ends by itself.
         let _cut_off = timeout(moment, futures_util::future::join_all(work)).await;
         world.kill();
-        order::store_is_whole(&world).await;
+        let store = order::whole_store(&world).await;
         let began = Instant::now();
         world.begin();
         if kill % 10 == 9 || kill + 1 == kills {
-            order::comes(&world, began).await;
+            order::comes(&world, store, began).await;
+        } else {
+            store.close().await;
         }
     }
+    world.api("POST", "/apps", Some(json!({ "name": "shop" }))).await;
     world.pushed_by("after", "shop", &Source::says("after all")).await;
 }
 
@@ -58,17 +62,21 @@ async fn busy(mut world: World, kills: u32, life: u64) {
 async fn work(world: &World, app: &str, life: u32, mut dice: Dice) {
     for turn in 0_u32.. {
         let test = format!("{app}-test.localhost");
-        match dice.below(8) {
-            0 | 1 => {
+        match dice.below(12) {
+            0..=2 => {
                 let source =
                     Source::says(&format!("{app} {life} {turn}")).builds_in(dice.below(50)).boots(dice.below(50));
                 drop(world.push_by(&format!("{app}-{life}-{turn}"), app, &source).await);
             }
-            2 => drop(world.push_by(&format!("{app}-{life}-{turn}"), app, &Source::exits(3)).await),
-            3 => drop(world.api("POST", &format!("/apps/{app}/environments/live/deploy"), None).await),
-            4 => drop(world.api("POST", &format!("/apps/{app}/environments/test/deploy"), None).await),
+            3 => drop(world.push_by(&format!("{app}-{life}-{turn}"), app, &Source::exits(3)).await),
+            4 => drop(world.api("POST", &format!("/apps/{app}/environments/live/deploy"), None).await),
+            8 => drop(world.api("POST", &format!("/apps/{app}/environments/test/deploy"), None).await),
             5 => drop(world.api("POST", &format!("/apps/{app}/environments/test/sleep"), None).await),
             6 => drop(world.api("POST", &format!("/apps/{app}/environments/test/wake"), None).await),
+            7 => {
+                drop(world.api("DELETE", &format!("/apps/{app}"), None).await);
+                drop(world.api("POST", "/apps", Some(json!({ "name": app }))).await);
+            }
             _ => drop(world.visitor().get(&test, "/").await),
         }
     }

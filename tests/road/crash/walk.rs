@@ -43,7 +43,7 @@ async fn crash_at_each_passing(point: &str) {
 
 /// Whether there was such a passing.
 async fn crash_at(point: &str, passing: u32) -> bool {
-    eprintln!("passing {passing} of {point:?}");
+    let _told = Told { point, passing };
     let crash = Crash::standstill(point, passing).expect("the point is known");
     let mut world = World::crashing(crash.clone()).await;
     tokio::select! {
@@ -51,15 +51,50 @@ async fn crash_at(point: &str, passing: u32) -> bool {
         () = everything(&world) => return false,
     }
     world.kill();
-    order::store_is_whole(&world).await;
+    let store = order::whole_store(&world).await;
     let began = Instant::now();
     world.begin();
-    order::comes(&world, began).await;
+    order::comes(&world, store, began).await;
     // And it goes on as ever.
     world.api("POST", "/apps", Some(serde_json::json!({ "name": "shop" }))).await;
     world.pushed_by("after", "shop", &Source::says("after the crash")).await;
     assert!(world.get("shop-test.localhost").await.body.contains("after the crash"));
     true
+}
+
+mod docker {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn c20_after_the_program_crashed_in_a_push_all_comes_to_order() {
+        for point in ["ref moved", "image built", "after launch", "before swap", "after swap"] {
+            let _told = Told { point, passing: 1 };
+            let mut world = World::crashing_program(point).await;
+            world.create("shop").await;
+            // Whatever it said before it was cut off.
+            world.push("shop", &Source::says("the version")).await;
+            world.crashed();
+            let store = order::whole_store(&world).await;
+            let began = Instant::now();
+            world.begin();
+            order::comes(&world, store, began).await;
+            assert!(world.get("shop-test.localhost").await.body.contains("the version"));
+        }
+    }
+}
+
+/// Tells where it was when a promise was broken: several are under way.
+struct Told<'p> {
+    point: &'p str,
+    passing: u32,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was passing {} of {:?}", self.passing, self.point);
+        }
+    }
 }
 
 /// Passes every point that there is.
@@ -105,7 +140,7 @@ async fn everything(world: &World) {
     assert_eq!((first.expect("an answer").status, asked.ok, second), (200, false, 200), "{}", asked.text);
 
     // A newer push takes the place of one that is built.
-    let slow = Source::says("never seen").builds_in(20_000);
+    let slow = Source::says("never seen").builds_in(5_000);
     let newest = Source::says("newest version");
     let second = async {
         world.until_latest("shop", "building").await;
