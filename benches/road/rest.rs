@@ -55,8 +55,8 @@ pub(crate) async fn asleep(program: &Program, engine: &Engine, count: usize) -> 
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let each = |kib: f64| kib / 1024.0 / count as f64;
     println!(
-        "   a sleeping environment, over {count}: MemAvailable {:+.2} MiB each (all that the machine did meanwhile)",
-        each(after - before)
+        "   a sleeping environment, over {count}: MemAvailable fell by {:.2} MiB each (with all that the machine did)",
+        each(before - after)
     );
     println!(
         "   of it: {:+.2} MiB of the program itself, {} (MiB)",
