@@ -102,6 +102,7 @@ impl Control {
             publish_poke: Notify::new(),
             sweep_poke: Notify::new(),
             starts: Semaphore::new(STARTS_AT_ONCE),
+            mending: tokio::sync::Mutex::default(),
             tasks: Tasks::new(),
         });
         certify::start(&world).await?;

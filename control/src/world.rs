@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) sweep_poke: Notify,
     /// A place for each start under way: after the engine's restart everything starts at once.
     pub(crate) starts: Semaphore,
+    /// Held by whoever makes again what an engine lacks that was away.
+    pub(crate) mending: tokio::sync::Mutex<()>,
     /// Starts tasks, and ends them.
     pub tasks: Tasks,
 }

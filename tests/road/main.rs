@@ -4,8 +4,10 @@
 //! show (a fault at a chosen moment, a killed process) is told by its module.
 
 mod deploy;
+mod engine_failures;
 mod faults;
 mod http;
+mod private_engine;
 mod program;
 mod refusals;
 mod restart;

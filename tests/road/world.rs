@@ -58,7 +58,16 @@ impl World {
         Self::new(None).await
     }
 
+    /// On real Docker at this address.
+    pub(crate) async fn docker_at(address: &str) -> Self {
+        Self::at(None, Some(address.to_owned())).await
+    }
+
     async fn new(fake: Option<Fake>) -> Self {
+        Self::at(fake, None).await
+    }
+
+    async fn at(fake: Option<Fake>, engine: Option<String>) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         let free = "127.0.0.1:0".parse().expect("an address");
         let config = UpConfig {
@@ -69,7 +78,7 @@ impl World {
             admin: free,
             zone: "localhost".parse().expect("a host"),
             demo: Demo::Without,
-            engine: None,
+            engine,
             workers: 2,
             log: None,
         };
@@ -299,7 +308,7 @@ async fn start(config: &UpConfig, fake: Option<&Fake>) -> (App, Arc<dyn Engine>)
     let connect = async |installation: String| {
         let engine: Arc<dyn Engine> = match fake {
             Some(fake) => Arc::new(fake.clone()),
-            None => Arc::new(Docker::connect(None, &installation).await?),
+            None => Arc::new(Docker::connect(config.engine.as_deref(), &installation).await?),
         };
         Ok(slot.get_or_init(|| engine).clone())
     };

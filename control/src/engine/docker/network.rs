@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use bollard::models::{Ipam, IpamConfig, Network as Found, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptions;
 
-use super::{ANSWER_WITHIN, CHANGE_WITHIN, Docker, Fault, NETWORK, PART, ask};
+use super::{ANSWER_WITHIN, CHANGE_WITHIN, Docker, Fault, NETWORK, PART};
 use crate::engine::{EngineError, Network};
 
 /// The prefix of a network's subnet: 1 021 addresses for containers. A bridge degrades near 1 000.
@@ -33,7 +33,7 @@ impl Docker {
             let name = self.network_name();
             let create = self.client();
             let request = self.network_request(&network);
-            match ask(CHANGE_WITHIN, create.create_network(request)).await {
+            match self.ask(CHANGE_WITHIN, create.create_network(request)).await {
                 Ok(_) => return Ok(Network { name, ..network }),
                 Err(Fault::Said { says, .. }) if overlaps(&says) => continue,
                 Err(fault) => return Err(self.error(format!("create network {name}"), fault)),
@@ -61,7 +61,7 @@ impl Docker {
 
     async fn find_network(&self) -> Result<Option<Found>, EngineError> {
         let options = ListNetworksOptions { filters: self.filters(&[]) };
-        let found = ask(ANSWER_WITHIN, self.client().list_networks(Some(options))).await;
+        let found = self.ask(ANSWER_WITHIN, self.client().list_networks(Some(options))).await;
         let found = found.map_err(|fault| self.error("list networks", fault))?;
         let name = self.network_name();
         Ok(found.into_iter().find(|network| network.name.as_deref() == Some(&name)))
@@ -70,7 +70,7 @@ impl Docker {
     /// Removes the network; there may be none.
     pub(super) async fn remove_network(&self) -> Result<(), EngineError> {
         let Some(id) = self.find_network().await?.and_then(|network| network.id) else { return Ok(()) };
-        match ask(CHANGE_WITHIN, self.client().remove_network(&id)).await {
+        match self.ask(CHANGE_WITHIN, self.client().remove_network(&id)).await {
             Ok(()) | Err(Fault::Said { status: 404, .. }) => Ok(()),
             Err(fault) => Err(self.error(format!("remove network {}", self.network_name()), fault)),
         }
