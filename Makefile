@@ -4,7 +4,7 @@
 # Programs that run in containers; cargo does not know them (see build.rs).
 PROGRAMS := boilerplates/hello/src/main.rs $(wildcard sandbox/main.rs)
 
-.PHONY: help up test check bench
+.PHONY: help up test soak check bench
 
 help: ## Tell what can be made (this text)
 	@awk 'BEGIN { FS = ":.*## "; print "make TARGET, where TARGET is one of" } \
@@ -20,6 +20,11 @@ test: ## Run all tests, those on real Docker and real git too
 	@scripts/tools.sh cargo-nextest
 	scripts/with-docker.sh cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc --quiet
+
+soak: ## Run the long forms of tests; takes long
+	@scripts/install.sh
+	@scripts/tools.sh cargo-nextest
+	scripts/with-docker.sh cargo nextest run --workspace --locked --ignore-default-filter -E 'test(/soak::/)'
 
 check: ## Check format, lints, documentation, licences and unused dependencies
 	@scripts/install.sh

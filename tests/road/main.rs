@@ -6,6 +6,7 @@
 mod deploy;
 mod engine_failures;
 mod faults;
+mod hostile;
 mod http;
 mod private_engine;
 mod program;

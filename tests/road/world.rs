@@ -285,8 +285,17 @@ impl World {
         }
         git(folder, &["add", "--all"]).await;
         git(folder, &["commit", "--quiet", "--allow-empty", "--message", "a change"]).await;
-        let url = format!("http://dormouse:{token}@{}/git/{app}.git", self.app().addresses().api);
+        let url = self.remote_as(token, app);
         git(folder, &["push", "--force", &url, "develop"]).await
+    }
+
+    /// Where an application is pushed to.
+    pub(crate) fn remote(&self, app: &str) -> String {
+        self.remote_as(&self.token, app)
+    }
+
+    fn remote_as(&self, token: &str, app: &str) -> String {
+        format!("http://dormouse:{token}@{}/git/{app}.git", self.app().addresses().api)
     }
 
     /// Pushes, and it is deployed.
@@ -316,7 +325,8 @@ async fn start(config: &UpConfig, fake: Option<&Fake>) -> (App, Arc<dyn Engine>)
     (app, slot.into_inner().expect("it connected"))
 }
 
-async fn git(folder: &Path, arguments: &[&str]) -> Push {
+/// Runs git, as a developer does in a folder.
+pub(crate) async fn git(folder: &Path, arguments: &[&str]) -> Push {
     let mut git = Command::new("git");
     git.current_dir(folder).args(arguments).stdin(Stdio::null());
     git.env_clear().env("PATH", env!("PATH")).env("HOME", folder);

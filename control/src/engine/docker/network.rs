@@ -29,7 +29,8 @@ impl Docker {
                 says: "it has no IPv4 subnet with a gateway".to_owned(),
             });
         }
-        for network in candidates(&self.installation) {
+        let taken = self.routes();
+        for network in candidates(&self.installation).filter(|network| !leads_into(&taken, network)) {
             let name = self.network_name();
             let create = self.client();
             let request = self.network_request(&network);
@@ -40,6 +41,15 @@ impl Docker {
             }
         }
         Err(EngineError::NoSubnet(self.network_name()))
+    }
+
+    /// Where this machine's packets go by now: another engine on it, or a private network, may have a subnet of ours, of
+    /// which the engine does not know. Nothing is known of another machine's.
+    fn routes(&self) -> Vec<(u32, u32)> {
+        if self.address.starts_with("tcp") || self.address.starts_with("http") {
+            return Vec::new();
+        }
+        parse_routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default())
     }
 
     fn network_request(&self, network: &Network) -> NetworkCreateRequest {
@@ -83,6 +93,22 @@ fn overlaps(says: &str) -> bool {
     says.contains("pool overlaps") || says.contains("overlapping ipv4") || says.contains("conflicts with network")
 }
 
+/// The destinations in Linux's table of routes, with their masks; the default route is none.
+fn parse_routes(table: &str) -> Vec<(u32, u32)> {
+    // In the machine's own order of bytes.
+    let number = |word: &str| u32::from_str_radix(word, 16).ok().map(|number| u32::from_be_bytes(number.to_ne_bytes()));
+    let route = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Some((number(words.get(1)?)?, number(words.get(7)?)?))
+    };
+    table.lines().skip(1).filter_map(route).filter(|(_, mask)| *mask != 0).collect()
+}
+
+fn leads_into(routes: &[(u32, u32)], network: &Network) -> bool {
+    let own = u32::MAX << (32 - u32::from(PREFIX));
+    routes.iter().any(|(to, mask)| (to & mask & own) == (network.subnet.to_bits() & mask & own))
+}
+
 /// Every subnet that might be free. They begin elsewhere for each installation, so that several that start at once hardly
 /// meet.
 fn candidates(installation: &str) -> impl Iterator<Item = Network> {
@@ -115,6 +141,23 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn a_subnet_that_this_machine_reaches_elsewhere_is_left_alone() {
+        let hex = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
+        let line = |to, mask| format!("eth0\t{}\t00000000\t0001\t0\t0\t0\t{}\t0\t0\t0\n", hex(to), hex(mask));
+        let table = format!(
+            "Iface\tDestination\n{}{}{}nonsense\n",
+            line([0, 0, 0, 0], [0, 0, 0, 0]),
+            line([10, 213, 68, 0], [255, 255, 252, 0]),
+            line([10, 216, 0, 0], [255, 255, 0, 0]),
+        );
+        let routes = parse_routes(&table);
+        assert_eq!(routes.len(), 2, "the default route leads everywhere");
+        let taken: Vec<_> = candidates("a").filter(|network| leads_into(&routes, network)).collect();
+        assert_eq!(taken.len(), 1 + 64);
+        assert!(taken.iter().any(|network| network.subnet == Ipv4Addr::new(10, 213, 68, 0)));
+    }
 
     #[test]
     fn every_candidate_is_tried_once_and_none_overlaps_another() {
