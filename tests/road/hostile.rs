@@ -117,6 +117,23 @@ async fn c02_names_that_begin_with_a_dash_are_names() {
     unharmed(&world).await;
 }
 
+/// So many refs in one push. Each is on disk before the push is answered, which takes 2 ms or more.
+const REFS: usize = 2_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c04_thousands_of_refs_are_carried_and_harm_nobody() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    let work = folder(&Source::says("never seen")).await;
+    commit(work.path()).await;
+    let head = raw(work.path(), &["rev-parse", "HEAD"], "").await;
+    let refs: String = (0..REFS).map(|number| format!("create refs/heads/b{number} {head}\n")).collect();
+    raw(work.path(), &["update-ref", "--stdin"], &refs).await;
+    let pushed = git(work.path(), &["push", "--quiet", &world.remote("shop"), "refs/heads/b*:refs/heads/b*"]).await;
+    assert!(pushed.ok, "{}", pushed.said.lines().take(5).collect::<String>());
+    unharmed(&world).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_whose_developer_is_cut_off_leaves_nothing() {
     let world = World::fake().await;

@@ -36,7 +36,7 @@ pub(super) struct Part {
 impl Part {
     /// Whether this application is in the network of `sandbox` as it is now. One that was restarted by hand has a new
     /// network, and leaves its application in the old one, which leads nowhere.
-    fn is_in(&self, sandbox: &Part) -> bool {
+    fn is_in(&self, sandbox: &Self) -> bool {
         let same = |(mine, its)| mine == its;
         self.joined.as_ref() == Some(&sandbox.container)
             && self.endpoint.as_ref().zip(sandbox.endpoint.as_ref()).is_none_or(same)
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn an_application_in_the_network_its_sandbox_had_before_is_made_anew() {
         let restarted = Part { endpoint: Some("another".to_owned()), ..sandbox(Life::Running) };
-        let pair = parts(&[restarted.clone()], &[app(Life::Running, "s")]);
+        let pair = parts(std::slice::from_ref(&restarted), &[app(Life::Running, "s")]);
         assert_eq!(pair.status(), Status::Broken);
         assert_eq!(pair.need(ADDRESS), Need::App { remove: vec!["a".to_owned()], sandbox: "s".to_owned() });
         let unknown = parts(&[restarted], &[Part { endpoint: None, ..app(Life::Running, "s") }]);
