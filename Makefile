@@ -21,11 +21,12 @@ test: ## Run all tests, those on real Docker and real git too
 	scripts/with-docker.sh cargo nextest run --workspace --locked --all-features
 	cargo test --workspace --locked --doc --quiet
 
-soak: ## Run the tests of abrupt ends in their long form, for about an hour
+soak: ## Run the long forms of tests (abrupt ends, Docker's failures); for more than an hour
 	@scripts/install.sh
 	@scripts/tools.sh cargo-nextest
 	DORMOUSE_KILLS=1000 DORMOUSE_KILLS_DOCKER=50 DORMOUSE_PASSINGS=100 scripts/with-docker.sh \
-		cargo nextest run --profile soak --workspace --locked --all-features -E 'test(crash::)'
+		cargo nextest run --profile soak --workspace --locked --all-features --ignore-default-filter \
+		-E 'test(crash::) or test(/soak::/)'
 
 check: ## Check format, lints, documentation, licences and unused dependencies
 	@scripts/install.sh

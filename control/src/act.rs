@@ -270,7 +270,8 @@ async fn last_lines(world: &World, instance: &InstanceId) -> Vec<String> {
     lines
 }
 
-async fn move_to(world: &World, environment: &Environment, to: Move) -> Result<(), ActError> {
+/// Moves an environment to another state, and tells edges.
+pub(crate) async fn move_to(world: &World, environment: &Environment, to: Move) -> Result<(), ActError> {
     let now = now();
     let last_active_at = world.signals.last_active_at(&environment.id);
     let from = environment.state;
@@ -284,7 +285,7 @@ async fn move_to(world: &World, environment: &Environment, to: Move) -> Result<(
             }
         })
         .await?;
-    if matches!(to, Move::Serve | Move::Reopen | Move::Fail(_)) {
+    if matches!(to, Move::Serve | Move::Reopen | Move::Fail(_) | Move::Lack(_)) {
         world.signals.answer(&environment.id);
     }
     world.publish_poke.notify_one();
@@ -313,11 +314,15 @@ fn apply(environment: &mut Environment, to: &Move, now: Millis) {
             environment.epoch.0 += 1;
             environment.reason = None;
         }
-        Move::Fail(reason) => {
+        Move::Fail(reason) | Move::Lack(reason) => {
             environment.state = EnvironmentState::Failed;
             environment.asked = environment.asked.filter(|asked| *asked != Asked::Wake);
-            environment.failures = environment.failures.saturating_add(1);
-            let delay = BACKOFF.delay(environment.failures, chance());
+            let delay = if matches!(to, Move::Fail(_)) {
+                environment.failures = environment.failures.saturating_add(1);
+                BACKOFF.delay(environment.failures, chance())
+            } else {
+                BACKOFF.first
+            };
             environment.retry_at = now + Millis::try_from(delay.as_millis()).unwrap_or(Millis::MAX);
             environment.reason = Some(reason.clone());
         }

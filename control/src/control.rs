@@ -107,6 +107,7 @@ impl Control {
             sweep_poke: Notify::new(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             crash: config.crash,
+            mending: tokio::sync::Mutex::default(),
             tasks: Tasks::new(),
         });
         certify::start(&world).await?;

@@ -44,7 +44,7 @@ steps! {
     Step::Move(Move::Sleep) => "sleep",
     Step::Move(Move::Wake) => "wake",
     Step::Move(Move::Serve) => "serve",
-    Step::Move(Move::Fail(_)) => "fail environment",
+    Step::Move(Move::Fail(_) | Move::Lack(_)) => "fail environment",
     Step::Forgive => "forgive",
     Step::BeginBuilding(_) => "begin building",
     Step::BeginStarting(_) => "begin starting",

@@ -13,8 +13,15 @@ use crate::engine::{Engine, EngineError, Observed};
 /// The engine's instances.
 pub(crate) struct Inventory {
     engine: Arc<dyn Engine>,
-    /// When the last listing began, and what it showed.
-    last: Mutex<Option<(Instant, Arc<[Observed]>)>>,
+    last: Mutex<Option<Listing>>,
+}
+
+/// How the last listing ended.
+enum Listing {
+    /// When it began, and what it showed.
+    Found(Instant, Arc<[Observed]>),
+    /// When it ended, because the engine was not there: where, and why.
+    Away(Instant, String, String),
 }
 
 impl Inventory {
@@ -28,15 +35,28 @@ impl Inventory {
         let asked = Instant::now();
         // Whoever lists holds it; the others wait for the one who lists after them, and most find it done.
         let mut last = self.last.lock().await;
-        if let Some((began, found)) = &*last
-            && *began >= asked
-        {
-            return Ok(found.clone());
+        match &*last {
+            Some(Listing::Found(began, found)) if *began >= asked => return Ok(found.clone()),
+            // An engine that hung until now does so for all who waited: else each would wait in turn.
+            Some(Listing::Away(ended, address, why)) if *ended >= asked => {
+                return Err(EngineError::Unavailable { address: address.clone(), source: why.clone().into() });
+            }
+            _ => {}
         }
         let began = Instant::now();
-        let found: Arc<[Observed]> = self.engine.instances().await?.into();
-        *last = Some((began, found.clone()));
-        Ok(found)
+        match self.engine.instances().await {
+            Ok(found) => {
+                let found: Arc<[Observed]> = found.into();
+                *last = Some(Listing::Found(began, found.clone()));
+                Ok(found)
+            }
+            Err(error) => {
+                if let EngineError::Unavailable { address, source } = &error {
+                    *last = Some(Listing::Away(Instant::now(), address.clone(), source.to_string()));
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -62,7 +82,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_listing_is_nobody_elses_answer() {
+    async fn a_crowd_does_not_wait_in_turn_for_an_engine_that_is_away() {
+        let fake = Fake::new();
+        let inventory = Inventory::new(Arc::new(fake.clone()));
+        fake.set_available(crate::engine::fake::Availability::Down);
+        let before = fake.calls(Operation::Instances);
+        let turn = inventory.last.lock().await;
+        let crowd = futures_util::future::join_all((0..100).map(|_| inventory.look()));
+        let (found, ()) = tokio::join!(crowd, async { drop(turn) });
+        assert!(found.iter().all(|found| matches!(found, Err(EngineError::Unavailable { .. }))));
+        assert_eq!(fake.calls(Operation::Instances) - before, 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_listing_is_not_the_answer_of_a_later_asker() {
         let fake = Fake::new();
         let inventory = Inventory::new(Arc::new(fake.clone()));
         fake.fail_next(Operation::Instances, Fault::Unavailable);

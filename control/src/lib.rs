@@ -15,6 +15,7 @@ mod api;
 mod apps;
 mod attempt;
 pub mod authority;
+mod away;
 pub mod backoff;
 mod builder;
 mod certify;

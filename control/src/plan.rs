@@ -137,6 +137,8 @@ pub enum Move {
     Serve,
     /// Waking, Ready → Failed, with the reason.
     Fail(String),
+    /// Asleep, Waking, Closing → Failed, for want of an engine: no failure of its own, and tried again at once.
+    Lack(String),
 }
 
 /// A step and why it is taken.

@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use dormouse_link::EnvironmentId;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::act::{ActError, act};
 use crate::attempt::Attempts;
+use crate::away::Outage;
 use crate::backoff::{Backoff, chance};
-use crate::engine::Status;
+use crate::engine::{EngineError, Status};
 use crate::error::chain;
 use crate::model::{Deployment, Environment, EnvironmentState, Millis, now};
 use crate::plan::{Sighting, Situation, plan};
@@ -75,11 +77,16 @@ async fn run(world: &Arc<World>, id: &EnvironmentId, bell: &Notify, looked: ones
     let mut attempts = Attempts::default();
     let mut failures = 0;
     let mut passes = 0;
+    let mut outage: Option<Outage> = None;
     loop {
+        let began = Instant::now();
         let passed = pass(world, id, &mut attempts).await;
         if let Some(looked) = looked.take() {
             // Nobody waits for it after the start.
             let _ = looked.send(());
+        }
+        if passed.is_ok() && outage.take().is_some() {
+            tracing::info!(environment.id = %id, "the engine is back");
         }
         let (pause, bell) = match passed {
             Ok(Passed::Gone) => return,
@@ -98,12 +105,20 @@ async fn run(world: &Arc<World>, id: &EnvironmentId, bell: &Notify, looked: ones
                 failures = 0;
                 (again.map_or(PERIOD, |again| again.min(PERIOD)), Some(bell))
             }
+            Err(ActError::Engine(error @ EngineError::Unavailable { .. })) => {
+                let so_far = outage.take();
+                let lasting = outage.insert(Outage::went_on(so_far, began, &error));
+                if lasting.is_news() {
+                    tracing::warn!(environment.id = %id, error = chain(&error), "the engine is away; looking for it");
+                }
+                lasting.wait(world, id, bell).await;
+                (Duration::ZERO, None)
+            }
             Err(error) => {
                 failures += 1;
                 let pause = PAUSES.delay(failures, chance());
                 tracing::warn!(environment.id = %id, error = chain(&error),
                     pause_ms = pause.as_millis(), "a pass failed and is tried again");
-                mend_engine(world, &error).await;
                 // Not the bell: what the failed pass itself did rings it, and would make the pause void.
                 (pause, None)
             }
@@ -126,15 +141,6 @@ async fn rung(bell: Option<&Notify>) {
     match bell {
         Some(bell) => bell.notified().await,
         None => std::future::pending().await,
-    }
-}
-
-/// An engine that was away, or was cleared by hand, may lack the network or the sandbox's image: they are made again.
-async fn mend_engine(world: &World, error: &ActError) {
-    if let ActError::Engine(_) = error
-        && let Err(error) = world.engine.prepare().await
-    {
-        tracing::debug!(error = chain(&error), "the engine is not ready yet");
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) starts: Semaphore,
     /// Where a test ends all this.
     pub(crate) crash: Crash,
+    /// Held by whoever makes again what an engine lacks that was away.
+    pub(crate) mending: tokio::sync::Mutex<()>,
     /// Starts tasks, and ends them.
     pub tasks: Tasks,
 }

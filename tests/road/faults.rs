@@ -178,3 +178,47 @@ async fn a_push_in_the_middle_of_another_takes_its_place() {
     assert!(world.get("shop-test.localhost").await.body.contains("new version"));
     assert_eq!(fake(&world).builds(), 2, "the build that nobody needs any more was stopped");
 }
+
+/// A wake without the engine: 503 within 10 s.
+async fn a_wake_fails(world: &World) {
+    let begun = tokio::time::Instant::now();
+    let answer = world.get("shop-test.localhost").await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(answer.headers.contains_key("retry-after"));
+    let environment = world.environment("shop", "test").await;
+    let reason = environment["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("the engine is away"), "{environment}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wake_without_the_engine_fails_soon_and_goes_as_soon_as_it_is_back() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    fake(&world).set_available(Availability::Down);
+    a_wake_fails(&world).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(world.get("shop-test.localhost").await.status, 503, "the next one is told at once");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    fake(&world).set_available(Availability::Up);
+    let back = tokio::time::Instant::now();
+    world.until_served("shop-test.localhost").await;
+    assert!(back.elapsed() < std::time::Duration::from_secs(5), "{:?}", back.elapsed());
+    assert_eq!(fake(&world).starts(), 2, "of its deployment, and of the wake");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_an_engine_fails_soon_and_is_not_its_applications_failure() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    // It can be looked at, but starts nothing.
+    for _ in 0..100 {
+        fake(&world).fail_next(Operation::Start, Fault::Unavailable);
+    }
+    a_wake_fails(&world).await;
+    fake(&world).restart();
+    let told = world.wake("shop", "test").await;
+    assert!(!told.ok && told.text.contains("the engine is away"), "{told:?}");
+}

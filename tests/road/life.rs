@@ -29,7 +29,7 @@ impl Life {
         let connect = async |installation: String| {
             let engine: Arc<dyn Engine> = match fake {
                 Some(fake) => Arc::new(fake.clone()),
-                None => Arc::new(Docker::connect(None, &installation).await?),
+                None => Arc::new(Docker::connect(config.engine.as_deref(), &installation).await?),
             };
             Ok(slot.get_or_init(|| engine).clone())
         };

@@ -5,10 +5,13 @@
 
 mod crash;
 mod deploy;
+mod engine_failures;
 mod faults;
+mod hostile;
 mod http;
 mod isolation;
 mod life;
+mod private_engine;
 mod program;
 mod refusals;
 mod restart;

@@ -89,6 +89,14 @@ impl World {
         Self::of_program(life, (data, config)).await
     }
 
+    /// On real Docker at this address.
+    pub(crate) async fn docker_at(address: &str) -> Self {
+        let (data, mut config) = empty();
+        config.engine = Some(address.to_owned());
+        let (life, engine) = Life::here(&config, None);
+        Self::living(life, engine, None, (data, config))
+    }
+
     async fn of_program(life: Life, (data, config): (tempfile::TempDir, UpConfig)) -> Self {
         let store = dormouse_control::open_store(&config.data).await.expect("its store");
         let engine = Docker::connect(None, store.installation()).await.expect("Docker");
@@ -337,8 +345,17 @@ impl World {
         }
         git(folder, &["add", "--all"]).await;
         git(folder, &["commit", "--quiet", "--allow-empty", "--message", "a change"]).await;
-        let url = format!("http://dormouse:{token}@{}/git/{app}.git", self.addresses().api);
+        let url = self.remote_as(token, app);
         git(folder, &["push", "--force", &url, "develop"]).await
+    }
+
+    /// Where an application is pushed to.
+    pub(crate) fn remote(&self, app: &str) -> String {
+        self.remote_as(&self.token, app)
+    }
+
+    fn remote_as(&self, token: &str, app: &str) -> String {
+        format!("http://dormouse:{token}@{}/git/{app}.git", self.addresses().api)
     }
 
     /// Pushes, and it is deployed.
@@ -375,7 +392,8 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
     (data, config)
 }
 
-async fn git(folder: &Path, arguments: &[&str]) -> Push {
+/// Runs git, as a developer does in a folder.
+pub(crate) async fn git(folder: &Path, arguments: &[&str]) -> Push {
     let mut git = Command::new("git");
     git.current_dir(folder).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     git.env_clear().env("PATH", env!("PATH")).env("HOME", folder);

@@ -1,4 +1,7 @@
 //! What may be in a context. The engine unpacks it; whatever that one does, nothing in it leads out of it.
+//!
+//! Absolute links are allowed (`media -> /data/media` is common): nothing of ours follows a link, and the engine takes `/` for
+//! the root of the context while it builds, and the application's own container does so later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -20,8 +23,8 @@ pub enum Refused {
     /// Neither file nor folder nor symbolic link.
     #[error("the commit has {}, which is neither a file nor a folder nor a symbolic link", .0.display())]
     Kind(PathBuf),
-    /// A symbolic link out of the tree.
-    #[error("the symbolic link {} leads out of the commit, to {}: make it a relative one, to a file of the commit",
+    /// A relative symbolic link out of the tree.
+    #[error("the symbolic link {} leads out of the commit, to {}: make it lead to a file of the commit, or make it absolute",
             link.display(), target.display())]
     Link {
         /// Where it is.
@@ -77,7 +80,7 @@ fn stays_inside(link: &Path, links: &BTreeMap<PathBuf, PathBuf>) -> bool {
     let mut followed = 0;
     while let Some(part) = ahead.pop() {
         match part {
-            Part::Root => return false,
+            Part::Root => at.clear(),
             Part::Up if !at.pop() => return false,
             Part::Up => {}
             Part::Name(name) => {

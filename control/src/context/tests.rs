@@ -89,7 +89,7 @@ async fn a_tree_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn c05_links_out_of_the_tree_are_refused() {
-    for (name, target) in [("x", "/etc/passwd"), ("x", "../x"), ("a/x", "../../x"), ("x", "d/../../y")] {
+    for (name, target) in [("x", "../x"), ("a/x", "../../x"), ("x", "d/../../y")] {
         let work = Work::new();
         let (bare, commit) = work.file("d/f", "").link(name, target).commit().await;
         let error = context(&bare, &commit).await.unwrap_err();
@@ -99,8 +99,16 @@ async fn c05_links_out_of_the_tree_are_refused() {
     let work = Work::new();
     let (bare, commit) = work.link("a/b/up", "../..").link("out", "a/b/up/../x").commit().await;
     assert!(matches!(context(&bare, &commit).await, Err(ContextError::Refused(Refused::Link { .. }))));
+    let work = Work::new();
+    let (bare, commit) = work.link("root", "/").link("out", "root/../x").commit().await;
+    assert!(
+        matches!(context(&bare, &commit).await, Err(ContextError::Refused(Refused::Link { .. }))),
+        "above the root"
+    );
     let fine = Work::new();
     fine.file("a/f", "").link("a/up", "../a/f").link("b", "a").link("c", "b/f").link("loop", "loop").link("gone", "no");
+    // Absolute ones are the image's own affair.
+    fine.link("media", "/data/media").link("d/root", "/").link("through", "d/root/a");
     let (bare, commit) = fine.commit().await;
     context(&bare, &commit).await.unwrap();
 }

@@ -35,9 +35,14 @@ const API_NEEDED: ClientVersion = ClientVersion { major_version: 1, minor_versio
 /// The longest wait for the answer to a question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The longest wait for one change: a container created, started or removed. A question comes before it, so a dead engine
-/// is found within [`ANSWER_WITHIN`].
+/// The longest wait for one change: a container created, started or removed. An engine that hangs is found long before.
 const CHANGE_WITHIN: Duration = Duration::from_secs(30);
+
+/// A call that takes longer than this is watched: the engine is asked for a sign of life, again and again.
+const PULSE_EVERY: Duration = Duration::from_secs(2);
+
+/// An engine that gives no sign of life within this time hangs; one that works at something does.
+const PULSE_WITHIN: Duration = Duration::from_secs(4);
 
 /// bollard's own limit, in seconds; above all of ours, of which the longest is a build's.
 const BOLLARD_SECONDS: u64 = 24 * 60 * 60;
@@ -50,6 +55,8 @@ const INSTANCE: &str = "dormouse.instance";
 const ENVIRONMENT: &str = "dormouse.environment";
 /// The label that says what it is: one of the following.
 const PART: &str = "dormouse.part";
+/// The label of an application with the end of its sandbox's network: another one after the sandbox was started anew.
+const ENDPOINT: &str = "dormouse.endpoint";
 const SANDBOX: &str = "sandbox";
 const APP: &str = "app";
 const IMAGE: &str = "image";
@@ -95,6 +102,20 @@ impl Docker {
 
     fn client(&self) -> bollard::Docker {
         self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Awaits `call`, but not for ever, and no longer than the engine lives.
+    async fn ask<T>(
+        &self,
+        within: Duration,
+        call: impl Future<Output = Result<T, bollard::errors::Error>> + Send,
+    ) -> Result<T, Fault> {
+        let client = self.client();
+        // Whichever is dropped: the call is like one whose answer was lost, and a pulse has no effect.
+        tokio::select! {
+            answer = ask(within, call) => answer,
+            fault = hangs(&client) => Err(fault),
+        }
     }
 
     /// Filters by labels: ours, and the given ones.
@@ -152,6 +173,16 @@ async fn ask<T>(
     match tokio::time::timeout(within, call).await {
         Ok(answer) => answer.map_err(Fault::from),
         Err(_) => Err(Fault::Silent(format!("no answer within {} s", within.as_secs()).into())),
+    }
+}
+
+/// Ends when the engine hangs. One that is gone ends its calls by itself.
+async fn hangs(client: &bollard::Docker) -> Fault {
+    loop {
+        tokio::time::sleep(PULSE_EVERY).await;
+        if tokio::time::timeout(PULSE_WITHIN, client.ping()).await.is_err() {
+            return Fault::Silent(format!("it hangs: no sign of life within {} s", PULSE_WITHIN.as_secs()).into());
+        }
     }
 }
 

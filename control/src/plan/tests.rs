@@ -324,7 +324,7 @@ fn toy(situation: &mut Situation, step: Step, answers: bool) {
                 Move::Reopen | Move::Serve => EnvironmentState::Ready,
                 Move::Sleep => EnvironmentState::Asleep,
                 Move::Wake => EnvironmentState::Waking,
-                Move::Fail(_) => EnvironmentState::Failed,
+                Move::Fail(_) | Move::Lack(_) => EnvironmentState::Failed,
             };
             if environment.state == EnvironmentState::Failed {
                 environment.retry_at = now + 1000;

@@ -8,9 +8,11 @@ use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
     NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
 };
-use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, StartContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, StartContainerOptions,
+};
 
-use super::{APP, CHANGE_WITHIN, Docker, ENVIRONMENT, Fault, INSTANCE, PART, SANDBOX, ask};
+use super::{ANSWER_WITHIN, APP, CHANGE_WITHIN, Docker, ENDPOINT, ENVIRONMENT, Fault, INSTANCE, PART, SANDBOX};
 use crate::engine::Instance;
 
 /// The memory a sandbox may use; it needs a tenth of it, and to be started a quarter.
@@ -69,17 +71,25 @@ impl Docker {
             ..Default::default()
         };
         let container = self.create(instance, SANDBOX, body).await?;
-        let start = ask(CHANGE_WITHIN, self.client().start_container(&container, None::<StartContainerOptions>)).await;
+        let start =
+            self.ask(CHANGE_WITHIN, self.client().start_container(&container, None::<StartContainerOptions>)).await;
         if let Err(fault @ Fault::Said { .. }) = start {
             // It is of no use, and when its network is gone, nobody would look for it any more.
             let options = RemoveContainerOptions { force: true, ..Default::default() };
-            drop(ask(CHANGE_WITHIN, self.client().remove_container(&container, Some(options))).await);
+            drop(self.ask(CHANGE_WITHIN, self.client().remove_container(&container, Some(options))).await);
             return Err(fault);
         }
         start.map(|()| container)
     }
 
     pub(super) async fn create_app(&self, instance: &Instance, sandbox: &str) -> Result<String, Fault> {
+        let inspect = self.client();
+        let found =
+            self.ask(ANSWER_WITHIN, inspect.inspect_container(sandbox, None::<InspectContainerOptions>)).await?;
+        let networks = found.network_settings.and_then(|found| found.networks).unwrap_or_default();
+        let endpoint = networks.get(&self.network_name()).and_then(|end| end.endpoint_id.clone()).unwrap_or_default();
+        let mut labels = self.instance_labels(instance, APP).unwrap_or_default();
+        labels.insert(ENDPOINT.to_owned(), endpoint);
         let host = HostConfig {
             network_mode: Some(format!("container:{sandbox}")),
             cap_drop: Some(vec!["ALL".to_owned()]),
@@ -97,7 +107,7 @@ impl Docker {
         let body = ContainerCreateBody {
             image: Some(self.tag(&instance.image)),
             env: Some(instance.variables.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-            labels: self.instance_labels(instance, APP),
+            labels: Some(labels),
             host_config: Some(host),
             // Whether it is healthy is asked from outside, where the edge is; a sleeper's host should rest.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
@@ -110,7 +120,7 @@ impl Docker {
         let name =
             format!("dormouse-{}-{}-{}-{part}", self.installation, plain(&instance.name), plain(instance.id.as_str()));
         let options = CreateContainerOptions { name: Some(name), ..Default::default() };
-        Ok(ask(CHANGE_WITHIN, self.client().create_container(Some(options), body)).await?.id)
+        Ok(self.ask(CHANGE_WITHIN, self.client().create_container(Some(options), body)).await?.id)
     }
 
     fn instance_labels(&self, instance: &Instance, part: &str) -> Option<HashMap<String, String>> {

@@ -25,7 +25,7 @@ impl Docker {
     }
 
     pub(super) async fn inspect(&self, name: &str) -> Result<Option<ImageInspect>, EngineError> {
-        match ask(ANSWER_WITHIN, self.client().inspect_image(name)).await {
+        match self.ask(ANSWER_WITHIN, self.client().inspect_image(name)).await {
             Ok(found) => Ok(Some(found)),
             Err(Fault::Said { status: 404, .. }) => Ok(None),
             Err(fault) => Err(self.error(format!("look at image {name}"), fault)),
@@ -50,7 +50,7 @@ impl Docker {
         }
         // With force, the tag goes even where a container still uses the image.
         let options = RemoveImageOptions { force: true, ..Default::default() };
-        match ask(CHANGE_WITHIN, self.client().remove_image(&name, Some(options), None)).await {
+        match self.ask(CHANGE_WITHIN, self.client().remove_image(&name, Some(options), None)).await {
             Ok(_) | Err(Fault::Said { status: 404, .. }) => Ok(()),
             Err(fault) => Err(self.error(format!("remove image {name}"), fault)),
         }
@@ -60,12 +60,12 @@ impl Docker {
     pub(super) async fn remove_images(&self) -> Result<(), EngineError> {
         for _ in 0..REMOVE_ROUNDS {
             let options = ListImagesOptions { filters: self.filters(&[]), ..Default::default() };
-            let found = ask(ANSWER_WITHIN, self.client().list_images(Some(options))).await;
+            let found = self.ask(ANSWER_WITHIN, self.client().list_images(Some(options))).await;
             let found = found.map_err(|fault| self.error("list images", fault))?;
             let mut removed = 0;
             for image in found {
                 let options = RemoveImageOptions { force: true, ..Default::default() };
-                match ask(CHANGE_WITHIN, self.client().remove_image(&image.id, Some(options), None)).await {
+                match self.ask(CHANGE_WITHIN, self.client().remove_image(&image.id, Some(options), None)).await {
                     Ok(_) => removed += 1,
                     Err(Fault::Said { status: 404 | 409, .. }) => {}
                     Err(fault) => return Err(self.error(format!("remove image {}", image.id), fault)),
@@ -91,11 +91,11 @@ impl Docker {
         let built = client
             .build_image(options, None, Some(bollard::body_full(sandbox_context())))
             .try_fold(None, |id, info| async move { Ok(info.aux.and_then(|aux| aux.id).or(id)) });
-        let built = ask(CHANGE_WITHIN, built).await.map_err(|fault| self.error(doing, fault))?;
+        let built = self.ask(CHANGE_WITHIN, built).await.map_err(|fault| self.error(doing, fault))?;
         // Two that began at the same moment made two images, and the last one has the tag.
         let tagged = self.inspect(&tag).await?.and_then(|image| image.id);
         if let Some(built) = built.filter(|built| tagged.as_ref().is_some_and(|tagged| tagged != built)) {
-            drop(ask(CHANGE_WITHIN, client.remove_image(&built, None::<RemoveImageOptions>, None)).await);
+            drop(self.ask(CHANGE_WITHIN, client.remove_image(&built, None::<RemoveImageOptions>, None)).await);
         }
         Ok(())
     }

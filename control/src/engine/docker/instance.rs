@@ -12,7 +12,7 @@ use bollard::query_parameters::{
 use dormouse_link::InstanceId;
 
 use super::parts::{Need, Parts, group, observed};
-use super::{ANSWER_WITHIN, APP, CHANGE_WITHIN, Docker, Fault, INSTANCE, PART, ask};
+use super::{ANSWER_WITHIN, APP, CHANGE_WITHIN, Docker, Fault, INSTANCE, PART};
 use crate::engine::{EngineError, Instance, Observed, Started};
 
 /// How often a call looks again because something changed while it worked.
@@ -31,7 +31,7 @@ impl Docker {
 
     async fn list(&self, labels: &[(&str, &str)]) -> Result<Vec<ContainerSummary>, EngineError> {
         let options = ListContainersOptions { all: true, filters: self.filters(labels), ..Default::default() };
-        let list = ask(ANSWER_WITHIN, self.client().list_containers(Some(options))).await;
+        let list = self.ask(ANSWER_WITHIN, self.client().list_containers(Some(options))).await;
         list.map_err(|fault| self.error("list containers", fault))
     }
 
@@ -59,7 +59,7 @@ impl Docker {
         let app = match need {
             Need::Nothing => return Ok(Attempt::Done(Started::Nothing)),
             Need::Unpause(app) => {
-                let unpaused = ask(CHANGE_WITHIN, self.client().unpause_container(&app)).await;
+                let unpaused = self.ask(CHANGE_WITHIN, self.client().unpause_container(&app)).await;
                 return self.settle(instance, unpaused);
             }
             Need::Start(app) => app,
@@ -82,7 +82,7 @@ impl Docker {
                 }
             }
         };
-        let started = ask(CHANGE_WITHIN, self.client().start_container(&app, None::<StartContainerOptions>)).await;
+        let started = self.ask(CHANGE_WITHIN, self.client().start_container(&app, None::<StartContainerOptions>)).await;
         if let Err(Fault::Said { says, .. }) = &started {
             // Left, it would look like one that was stopped. If it was there before, a new one may do better.
             self.remove_each(std::slice::from_ref(&app)).await?;
@@ -121,7 +121,7 @@ impl Docker {
 
     pub(super) async fn oom_killed(&self, instance: &InstanceId) -> Result<bool, EngineError> {
         for app in self.parts(instance).await?.unwrap_or_default().apps {
-            match ask(ANSWER_WITHIN, self.client().inspect_container(&app.container, None)).await {
+            match self.ask(ANSWER_WITHIN, self.client().inspect_container(&app.container, None)).await {
                 Ok(found) if found.state.as_ref().and_then(|state| state.oom_killed) == Some(true) => return Ok(true),
                 Ok(_) | Err(Fault::Said { status: 404, .. }) => {}
                 Err(fault) => return Err(self.error(format!("look at instance {instance}"), fault)),
@@ -136,7 +136,7 @@ impl Docker {
             let t = Some(i32::try_from(seconds).unwrap_or(i32::MAX));
             let options = StopContainerOptions { t, ..Default::default() };
             let stop = self.client();
-            let stopped = ask(grace + STOP_MARGIN, stop.stop_container(&app.container, Some(options))).await;
+            let stopped = self.ask(grace + STOP_MARGIN, stop.stop_container(&app.container, Some(options))).await;
             match stopped {
                 Ok(()) | Err(Fault::Said { status: 404, .. }) => {}
                 Err(fault) => return Err(self.error(format!("stop instance {instance}"), fault)),
@@ -169,7 +169,7 @@ impl Docker {
     async fn remove_each(&self, containers: &[String]) -> Result<(), EngineError> {
         for container in containers {
             let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-            match ask(CHANGE_WITHIN, self.client().remove_container(container, Some(options))).await {
+            match self.ask(CHANGE_WITHIN, self.client().remove_container(container, Some(options))).await {
                 Ok(()) | Err(Fault::Said { status: 404, .. }) => {}
                 // It is being removed already: whoever needs it gone looks again.
                 Err(Fault::Said { status: 409, .. }) => tokio::time::sleep(PAUSE).await,

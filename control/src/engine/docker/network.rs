@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use bollard::models::{Ipam, IpamConfig, Network as Found, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptions;
 
-use super::{ANSWER_WITHIN, CHANGE_WITHIN, Docker, Fault, NETWORK, PART, ask};
+use super::{ANSWER_WITHIN, CHANGE_WITHIN, Docker, Fault, NETWORK, PART};
 use crate::engine::{EngineError, Network};
 
 /// The prefix of a network's subnet: 1 021 addresses for containers. A bridge degrades near 1 000.
@@ -42,16 +42,26 @@ impl Docker {
                 says: "it has no IPv4 subnet with a gateway".to_owned(),
             });
         }
-        for network in candidates(name) {
+        let taken = self.routes();
+        for network in candidates(name).filter(|network| !leads_into(&taken, network)) {
             let network = Network { name: name.to_owned(), ..network };
             let create = self.client();
-            match ask(CHANGE_WITHIN, create.create_network(self.network_request(&network))).await {
+            match self.ask(CHANGE_WITHIN, create.create_network(self.network_request(&network))).await {
                 Ok(created) => return Ok((created.id, network)),
                 Err(Fault::Said { says, .. }) if overlaps(&says) => continue,
                 Err(fault) => return Err(self.error(format!("create network {name}"), fault)),
             }
         }
         Err(EngineError::NoSubnet(name.to_owned()))
+    }
+
+    /// Where this machine's packets go by now: another engine on it, or a private network, may have a subnet of ours, of
+    /// which the engine does not know. Nothing is known of another machine's.
+    fn routes(&self) -> Vec<(u32, u32)> {
+        if self.address.starts_with("tcp") || self.address.starts_with("http") {
+            return Vec::new();
+        }
+        parse_routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default())
     }
 
     fn network_request(&self, network: &Network) -> NetworkCreateRequest {
@@ -73,7 +83,7 @@ impl Docker {
 
     async fn find_networks(&self) -> Result<Vec<Found>, EngineError> {
         let options = ListNetworksOptions { filters: self.filters(&[]) };
-        let found = ask(ANSWER_WITHIN, self.client().list_networks(Some(options))).await;
+        let found = self.ask(ANSWER_WITHIN, self.client().list_networks(Some(options))).await;
         found.map_err(|fault| self.error("list networks", fault))
     }
 
@@ -82,7 +92,7 @@ impl Docker {
         let ours = [self.network_name(), self.build_network_name()];
         for found in self.find_networks().await? {
             let (Some(id), Some(name)) = (found.id, found.name.filter(|name| ours.contains(name))) else { continue };
-            match ask(CHANGE_WITHIN, self.client().remove_network(&id)).await {
+            match self.ask(CHANGE_WITHIN, self.client().remove_network(&id)).await {
                 Ok(()) | Err(Fault::Said { status: 404, .. }) => {}
                 Err(fault) => return Err(self.error(format!("remove network {name}"), fault)),
             }
@@ -95,6 +105,22 @@ impl Docker {
 fn overlaps(says: &str) -> bool {
     let says = says.to_ascii_lowercase();
     says.contains("pool overlaps") || says.contains("overlapping ipv4") || says.contains("conflicts with network")
+}
+
+/// The destinations in Linux's table of routes, with their masks; the default route is none.
+fn parse_routes(table: &str) -> Vec<(u32, u32)> {
+    // In the machine's own order of bytes.
+    let number = |word: &str| u32::from_str_radix(word, 16).ok().map(|number| u32::from_be_bytes(number.to_ne_bytes()));
+    let route = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Some((number(words.get(1)?)?, number(words.get(7)?)?))
+    };
+    table.lines().skip(1).filter_map(route).filter(|(_, mask)| *mask != 0).collect()
+}
+
+fn leads_into(routes: &[(u32, u32)], network: &Network) -> bool {
+    let own = u32::MAX << (32 - u32::from(PREFIX));
+    routes.iter().any(|(to, mask)| (to & mask & own) == (network.subnet.to_bits() & mask & own))
 }
 
 /// Every subnet that might be free. They begin elsewhere for each network, so that several that are made at once hardly meet,
@@ -129,6 +155,23 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn a_subnet_that_this_machine_reaches_elsewhere_is_left_alone() {
+        let hex = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
+        let line = |to, mask| format!("eth0\t{}\t00000000\t0001\t0\t0\t0\t{}\t0\t0\t0\n", hex(to), hex(mask));
+        let table = format!(
+            "Iface\tDestination\n{}{}{}nonsense\n",
+            line([0, 0, 0, 0], [0, 0, 0, 0]),
+            line([10, 213, 68, 0], [255, 255, 252, 0]),
+            line([10, 216, 0, 0], [255, 255, 0, 0]),
+        );
+        let routes = parse_routes(&table);
+        assert_eq!(routes.len(), 2, "the default route leads everywhere");
+        let taken: Vec<_> = candidates("a").filter(|network| leads_into(&routes, network)).collect();
+        assert_eq!(taken.len(), 1 + 64);
+        assert!(taken.iter().any(|network| network.subnet == Ipv4Addr::new(10, 213, 68, 0)));
+    }
 
     #[test]
     fn every_candidate_is_tried_once_and_none_overlaps_another() {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
 use dormouse_link::{EnvironmentId, InstanceId};
 
-use super::{APP, ENVIRONMENT, INSTANCE, PART, SANDBOX};
+use super::{APP, ENDPOINT, ENVIRONMENT, INSTANCE, PART, SANDBOX};
 use crate::engine::{Observed, Status};
 
 /// How a container is.
@@ -29,6 +29,18 @@ pub(super) struct Part {
     pub(super) address: Option<IpAddr>,
     /// The container whose network it joined.
     pub(super) joined: Option<String>,
+    /// A sandbox's: its end of our network. An application's: the one that it was made for.
+    pub(super) endpoint: Option<String>,
+}
+
+impl Part {
+    /// Whether this application is in the network of `sandbox` as it is now. One that was restarted by hand has a new
+    /// network, and leaves its application in the old one, which leads nowhere.
+    fn is_in(&self, sandbox: &Self) -> bool {
+        let same = |(mine, its)| mine == its;
+        self.joined.as_ref() == Some(&sandbox.container)
+            && self.endpoint.as_ref().zip(sandbox.endpoint.as_ref()).is_none_or(same)
+    }
 }
 
 /// The containers of an instance. More than one of a kind is nothing we make, and mended.
@@ -78,7 +90,7 @@ impl Parts {
             return Need::Both { remove: self.ids() };
         };
         match self.apps.as_slice() {
-            [app] if app.joined.as_ref() == Some(&sandbox.container) && app.life != Life::Gone => match app.life {
+            [app] if app.is_in(sandbox) && app.life != Life::Gone => match app.life {
                 Life::Running => Need::Nothing,
                 Life::Paused => Need::Unpause(app.container.clone()),
                 _ => Need::Start(app.container.clone()),
@@ -94,7 +106,7 @@ impl Parts {
         let Some((sandbox, _)) = self.sandbox() else { return Status::Broken };
         match self.apps.as_slice() {
             [] => Status::Stopped { code: None },
-            [app] if app.joined.as_ref() == Some(&sandbox.container) => match app.life {
+            [app] if app.is_in(sandbox) => match app.life {
                 Life::Running => Status::Running,
                 Life::Paused => Status::Paused,
                 Life::Created => Status::Stopped { code: None },
@@ -144,10 +156,14 @@ fn part(container: ContainerSummary, network: &str) -> Option<Part> {
         State::EXITED => Life::Exited(container.status.as_deref().and_then(exit_code)),
         State::REMOVING | State::DEAD => Life::Gone,
     };
+    let end = networks.get(network);
+    let made_for = container.labels.as_ref().and_then(|labels| labels.get(ENDPOINT));
+    let endpoint = end.and_then(|end| end.endpoint_id.as_ref()).or(made_for).filter(|id| !id.is_empty());
     Some(Part {
         container: container.id?,
         life,
-        address: networks.get(network).and_then(|found| found.ip_address.as_ref()?.parse().ok()),
+        address: end.and_then(|end| end.ip_address.as_ref()?.parse().ok()),
+        endpoint: endpoint.cloned(),
         joined: mode.and_then(|mode| mode.strip_prefix("container:").map(str::to_owned)),
     })
 }
@@ -165,11 +181,12 @@ mod tests {
 
     fn sandbox(life: Life) -> Part {
         let address = (life == Life::Running).then_some(ADDRESS);
-        Part { container: "s".to_owned(), life, address, joined: None }
+        Part { container: "s".to_owned(), life, address, joined: None, endpoint: Some("e".to_owned()) }
     }
 
     fn app(life: Life, joined: &str) -> Part {
-        Part { container: "a".to_owned(), life, address: None, joined: Some(joined.to_owned()) }
+        let (joined, endpoint) = (Some(joined.to_owned()), Some("e".to_owned()));
+        Part { container: "a".to_owned(), life, address: None, joined, endpoint }
     }
 
     fn parts(sandboxes: &[Part], apps: &[Part]) -> Parts {
@@ -207,6 +224,16 @@ mod tests {
         let pair = parts(&[sandbox(Life::Running)], &[app(Life::Running, "old")]);
         assert_eq!(pair.status(), Status::Broken);
         assert_eq!(pair.need(ADDRESS), Need::App { remove: vec!["a".to_owned()], sandbox: "s".to_owned() });
+    }
+
+    #[test]
+    fn an_application_in_the_network_its_sandbox_had_before_is_made_anew() {
+        let restarted = Part { endpoint: Some("another".to_owned()), ..sandbox(Life::Running) };
+        let pair = parts(std::slice::from_ref(&restarted), &[app(Life::Running, "s")]);
+        assert_eq!(pair.status(), Status::Broken);
+        assert_eq!(pair.need(ADDRESS), Need::App { remove: vec!["a".to_owned()], sandbox: "s".to_owned() });
+        let unknown = parts(&[restarted], &[Part { endpoint: None, ..app(Life::Running, "s") }]);
+        assert_eq!(unknown.status(), Status::Running, "one of an older Dormouse is believed");
     }
 
     #[test]

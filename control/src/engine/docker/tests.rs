@@ -57,6 +57,29 @@ async fn an_engine_that_falls_silent_in_mid_answer_is_unavailable() {
 }
 
 #[tokio::test]
+async fn an_engine_that_hangs_is_found_before_a_visitor_loses_patience() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    tokio::spawn(async move {
+        // It says its version, once, and takes what comes then without a word.
+        let (mut first, _) = listener.accept().await.unwrap();
+        drop(first.read(&mut [0; 1024]).await);
+        first.write_all(answer(r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#).as_bytes()).await.unwrap();
+        let mut open = vec![first];
+        while let Ok((client, _)) = listener.accept().await {
+            open.push(client);
+        }
+    });
+    let engine = Docker::connect(path.to_str(), "test").await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let error = engine.stop(&InstanceId::new("i"), Duration::from_secs(60)).await.unwrap_err();
+    assert!(matches!(error, EngineError::Unavailable { .. }), "{error:?}");
+    assert!(begun.elapsed() < PULSE_EVERY + PULSE_WITHIN + Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn an_engine_that_is_too_old_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let error = refusal(&engine_that_says(folder.path(), answer(r#"{"ApiVersion":"1.40"}"#))).await;

@@ -1,0 +1,278 @@
+//! What happens to Docker itself, on an engine of the test's own: stopped, killed, hung, and changed by hand.
+//!
+//! Live is served wherever its process lives; a wake that cannot be fails soon, with a reason; all of it mends itself when the
+//! engine is back. Each application says its own words, and nobody is ever answered in another's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::http::Visitor;
+use crate::private_engine::{LiveRestore, PrivateEngine};
+use crate::world::World;
+
+/// A wake without an engine fails within this time.
+const FAILS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What sleeps is woken again within this time of the engine's return.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Two applications: one with a Live that serves, both with a Test that sleeps.
+async fn two_applications(engine: &PrivateEngine) -> World {
+    let world = World::docker_at(&engine.address()).await;
+    world.deployed("shop", "words of the shop").await;
+    world.deployed("blog", "words of the blog").await;
+    assert!(world.deploy("shop", "live").await.ok);
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    assert!(world.put_to_sleep("blog", "test").await.ok);
+    world
+}
+
+/// The words that only this host's application says.
+fn words(host: &str) -> &'static str {
+    if host.starts_with("shop") { "words of the shop" } else { "words of the blog" }
+}
+
+const HOSTS: [&str; 3] = ["shop.localhost", "shop-test.localhost", "blog-test.localhost"];
+
+/// One visit; whatever is answered, it is not in another's words. Returns the status.
+async fn visit(visitor: &Visitor, host: &str) -> u16 {
+    let answer = visitor.get(host, "/").await.expect("an answer");
+    if answer.status == 200 {
+        assert!(answer.body.contains(words(host)), "{host} answered: {}", answer.body);
+    }
+    let others = HOSTS.iter().filter(|other| words(other) != words(host));
+    for other in others {
+        assert!(!answer.body.contains(words(other)), "{host} answered: {}", answer.body);
+    }
+    answer.status
+}
+
+/// Visitors of Live who come all the time, until they are asked what they got.
+struct Visits {
+    done: Arc<AtomicBool>,
+    all: JoinSet<Vec<u16>>,
+}
+
+impl Visits {
+    fn begin(world: &World) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let mut all = JoinSet::new();
+        for visitor in [world.visitor(), world.fleeting_visitor()] {
+            let done = done.clone();
+            all.spawn(async move {
+                let mut statuses = Vec::new();
+                while !done.load(Ordering::SeqCst) {
+                    statuses.push(visit(&visitor, "shop.localhost").await);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                statuses
+            });
+        }
+        Self { done, all }
+    }
+
+    async fn end(self) -> Vec<u16> {
+        self.done.store(true, Ordering::SeqCst);
+        self.all.join_all().await.concat()
+    }
+
+    /// Each of them was served.
+    async fn were_served(self) {
+        let statuses = self.end().await;
+        assert!(!statuses.is_empty() && statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    }
+}
+
+/// A wake fails soon, says why, and tells when to come again.
+async fn a_wake_fails_soon(world: &World) {
+    let begun = Instant::now();
+    let answer = world.get("shop-test.localhost").await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(begun.elapsed() < FAILS_WITHIN, "it took {:?}", begun.elapsed());
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(!answer.body.contains("sock"), "no internals: {}", answer.body);
+    let environment = world.environment("shop", "test").await;
+    assert!(environment["reason"].as_str().is_some_and(|reason| reason.contains("engine is away")), "{environment}");
+}
+
+/// A visitor who comes again and again is served soon after the engine is back.
+async fn it_recovers(world: &World, host: &str, back: Instant) {
+    let visitor = world.visitor();
+    while visit(&visitor, host).await != 200 {
+        assert!(
+            back.elapsed() < RECOVERS_WITHIN * 2,
+            "{host} is not served {:?} after the engine's return",
+            back.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(back.elapsed() < RECOVERS_WITHIN, "{host} was served only after {:?}", back.elapsed());
+}
+
+/// Nothing is left but the instances of the three environments.
+async fn nothing_is_left_over(world: &World) {
+    world.until_instances(3).await;
+}
+
+/// The engine's processes by name, while no daemon listens to them.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Stop,
+    Kill,
+}
+
+async fn ends_and_starts(live_restore: LiveRestore, end: End) {
+    let Some(mut engine) = PrivateEngine::start(live_restore) else { return };
+    let world = two_applications(&engine).await;
+    a_round(&mut engine, &world, live_restore, end).await;
+}
+
+async fn a_round(engine: &mut PrivateEngine, world: &World, live_restore: LiveRestore, end: End) {
+    let live = Visits::begin(world);
+    match end {
+        End::Stop => engine.stop(),
+        End::Kill => engine.kill(),
+    }
+    a_wake_fails_soon(world).await;
+    engine.begin();
+    let back = Instant::now();
+    it_recovers(world, "shop.localhost", back).await;
+    match live_restore {
+        LiveRestore::On => live.were_served().await,
+        LiveRestore::Off => drop(live.end().await),
+    }
+    it_recovers(world, "shop-test.localhost", back).await;
+    world.until("blog", "test", "asleep").await;
+    assert_eq!(visit(&world.visitor(), "blog-test.localhost").await, 200);
+    nothing_is_left_over(world).await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    assert!(world.put_to_sleep("blog", "test").await.ok);
+}
+
+async fn hangs(live_restore: LiveRestore, at_least: Duration) {
+    let Some(engine) = PrivateEngine::start(live_restore) else { return };
+    let world = two_applications(&engine).await;
+    a_hang(&engine, &world, at_least).await;
+}
+
+async fn a_hang(engine: &PrivateEngine, world: &World, at_least: Duration) {
+    let live = Visits::begin(world);
+    engine.hang();
+    let hung = Instant::now();
+    a_wake_fails_soon(world).await;
+    assert_eq!(world.environment("blog", "test").await["state"], "asleep");
+    tokio::time::sleep_until(hung + at_least).await;
+    engine.go_on();
+    it_recovers(world, "shop-test.localhost", Instant::now()).await;
+    live.were_served().await;
+    assert_eq!(visit(&world.visitor(), "blog-test.localhost").await, 200);
+    nothing_is_left_over(world).await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    assert!(world.put_to_sleep("blog", "test").await.ok);
+}
+
+/// The one container of an environment's instance that is this part of it.
+fn part(engine: &PrivateEngine, name: &str, part: &str) -> String {
+    let named = format!("name=-{name}-");
+    let part = format!("label=dormouse.part={part}");
+    engine.by_hand(&["ps", "--all", "--quiet", "--filter", &named, "--filter", &part])
+}
+
+async fn changed_by_hand() {
+    let Some(engine) = PrivateEngine::start(LiveRestore::Off) else { return };
+    let world = two_applications(&engine).await;
+    // Sleepers, whose containers anybody may take for unused.
+    engine.by_hand(&["container", "prune", "--force"]);
+    assert_eq!(visit(&world.visitor(), "shop-test.localhost").await, 200);
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    engine.by_hand(&["restart", &part(&engine, "shop-test", "sandbox")]);
+    assert_eq!(visit(&world.visitor(), "shop-test.localhost").await, 200, "in its sandbox's new network");
+    // Whoever visits meanwhile may be told that it fails, but soon Live is back.
+    let live: [&[&str]; 6] =
+        [&["kill"], &["restart", "--time=0"], &["rm", "--force"], &["pause"], &["stop", "--time=0"], &["kill"]];
+    for (number, command) in live.iter().enumerate() {
+        let which = if number < 3 { "sandbox" } else { "app" };
+        let container = part(&engine, "shop-live", which);
+        engine.by_hand(&[command, &[container.as_str()][..]].concat());
+        let begun = Instant::now();
+        world.until_served("shop.localhost").await;
+        // Served once is not enough: it may have been the one that is about to end.
+        world.until("shop", "live", "ready").await;
+        world.until_served("shop.localhost").await;
+        eprintln!("{command:?} of the {which}: served after {:?}", begun.elapsed());
+        visit(&world.visitor(), "shop.localhost").await;
+    }
+    // Its image, too: it is built again from its commit.
+    let images = engine.by_hand(&["images", "--quiet", "--filter", "reference=*/shop*"]);
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    engine.by_hand(&["container", "prune", "--force"]);
+    for image in images.lines() {
+        engine.by_hand(&["rmi", "--force", image]);
+    }
+    world.until_served("shop-test.localhost").await;
+    assert_eq!(visit(&world.visitor(), "blog-test.localhost").await, 200);
+    nothing_is_left_over(&world).await;
+}
+
+/// The short form.
+mod docker {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn killed_live_comes_back_with_the_engine_and_wakes_fail_soon() {
+        ends_and_starts(LiveRestore::Off, End::Kill).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn with_live_restore_live_is_served_while_the_engine_is_away_or_hangs() {
+        let Some(mut engine) = PrivateEngine::start(LiveRestore::On) else { return };
+        let world = two_applications(&engine).await;
+        a_round(&mut engine, &world, LiveRestore::On, End::Stop).await;
+        a_hang(&engine, &world, Duration::ZERO).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_somebody_does_by_hand_is_mended() {
+        changed_by_hand().await;
+    }
+}
+
+/// The long form: `make soak`.
+mod soak {
+    use super::*;
+
+    /// How often the engine goes and comes back under the same applications.
+    const ROUNDS: usize = 5;
+
+    /// As long as the engine hangs.
+    const HANGS_FOR: Duration = Duration::from_secs(15);
+
+    async fn rounds(live_restore: LiveRestore) {
+        let Some(mut engine) = PrivateEngine::start(live_restore) else { return };
+        let world = two_applications(&engine).await;
+        for _ in 0..ROUNDS {
+            a_round(&mut engine, &world, live_restore, End::Stop).await;
+            a_round(&mut engine, &world, live_restore, End::Kill).await;
+            a_hang(&engine, &world, HANGS_FOR).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn docker_goes_and_comes_back_again_and_again() {
+        rounds(LiveRestore::Off).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn docker_with_live_restore_goes_and_comes_back_again_and_again() {
+        rounds(LiveRestore::On).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn docker_hangs_without_live_restore() {
+        hangs(LiveRestore::Off, HANGS_FOR).await;
+    }
+}
