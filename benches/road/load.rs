@@ -61,7 +61,7 @@ pub(crate) async fn deployments(program: &Program, source: &Source, deployments:
     let seconds = begin.elapsed().as_secs_f64();
     let crowd = crowd.end().await;
     deployed?;
-    // h2load 1.52 may hang once connections were reset under it: what the crowd saw is told all the same.
+    // h2load was seen to hang after the loaded container had been killed: what the crowd saw is told all the same.
     let loaded = loaded.unwrap_or_else(|error| {
         let mut tally = Tally::default();
         tally.fail(error.to_string(), 1);
