@@ -61,9 +61,15 @@ pub(crate) async fn deployments(program: &Program, source: &Source, deployments:
     let seconds = begin.elapsed().as_secs_f64();
     let crowd = crowd.end().await;
     deployed?;
+    // h2load was seen to hang after the loaded container had been killed: what the crowd saw is told all the same.
+    let loaded = loaded.unwrap_or_else(|error| {
+        let mut tally = Tally::default();
+        tally.fail(error.to_string(), 1);
+        tally
+    });
     tell(
         &format!("Live, {deployments} deployments in {seconds:.0} s"),
-        &[("h2load, kept connections", loaded?), ("crowd, half on new connections, half POST", crowd)],
+        &[("h2load, kept connections", loaded), ("crowd, half on new connections, half POST", crowd)],
     )
 }
 
