@@ -41,6 +41,7 @@ impl PrivateEngine {
         let folder = tempfile::Builder::new().prefix("dormouse-engine-").tempdir().expect("a folder").keep();
         fs::write(folder.join("daemon.json"), "{}").expect("a file");
         let mut engine = Self { folder, live_restore, daemon: None };
+        engine.make_bridge();
         engine.begin();
         Some(engine)
     }
@@ -53,6 +54,26 @@ impl PrivateEngine {
         self.folder.join(name).display().to_string()
     }
 
+    /// The bridge for containers without a network of their own. Without one the daemon would remove `docker0`, which is
+    /// another engine's.
+    fn bridge(&self) -> String {
+        let name = self.path("");
+        let name = name.trim_end_matches('/').rsplit('-').next().unwrap_or_default();
+        format!("dmo-{name}")
+    }
+
+    fn make_bridge(&self) {
+        let (bridge, third) = (self.bridge(), std::process::id() % 256);
+        let address = format!("10.217.{third}.1/24");
+        for arguments in [
+            &["link", "add", &bridge, "type", "bridge"][..],
+            &["address", "add", &address, "dev", &bridge],
+            &["link", "set", &bridge, "up"],
+        ] {
+            assert!(Command::new("ip").args(arguments).status().expect("ip runs").success(), "ip {arguments:?}");
+        }
+    }
+
     /// Starts the daemon, and returns when it answers.
     pub(crate) fn begin(&mut self) {
         assert!(self.daemon.is_none(), "it runs");
@@ -63,7 +84,8 @@ impl PrivateEngine {
         {
             daemon.arg(format!("--{flag}={}", self.path(name)));
         }
-        daemon.args(["--host", &self.address(), "--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        daemon.args(["--host", &self.address(), "--iptables=false", "--ip6tables=false"]);
+        daemon.arg(format!("--bridge={}", self.bridge()));
         daemon.args(["--ip-forward=false", "--ip-masq=false"]);
         if self.live_restore == LiveRestore::On {
             daemon.arg("--live-restore");
@@ -145,6 +167,7 @@ impl Drop for PrivateEngine {
             self.docker(&["network", "prune", "-f"]);
             self.stop();
         }
+        let _removed = Command::new("ip").args(["link", "delete", &self.bridge()]).status();
         for process in processes_of(&self.folder) {
             let _ended = Command::new("kill").args(["-KILL", &process]).stderr(Stdio::null()).status();
         }
