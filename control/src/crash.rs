@@ -1,7 +1,7 @@
 //! Points at which a test ends the control plane abruptly: before and after each step of a plan, when an image is built but not
 //! noted, when a ref has moved but has no row.
 //!
-//! Without the feature `crash-points` nothing can be armed and [`Crash`] does nothing. With it, [`points`] is the whole list: the
+//! Without the feature `crash-points` nothing can be armed and [`Crash`] does nothing. With it, `points` is the whole list: the
 //! names of steps come from one table, which does not compile while a step is missing, so that a new step is covered by itself.
 
 use crate::plan::{Move, Step};

@@ -105,17 +105,25 @@ async fn everything(world: &World) {
     world.pushed("shop", &Source::says("second version")).await;
     assert!(world.push("shop", &Source::exits(3)).await.said.contains("FAILED"));
     assert!(world.put_to_sleep("shop", "test").await.ok);
-    assert_eq!(world.get("shop-test.localhost").await.status, 200);
+    let woken = world.get("shop-test.localhost").await;
+    assert_eq!(woken.status, 200, "{}: {}", woken.body, world.environment("shop", "test").await);
     assert!(world.deploy("shop", "live").await.ok);
 
     // A failure, forgotten after a long time.
     let live = environment_of(world, "live").await;
     let store = dormouse_control::open_store(world.data()).await.expect("the store opens");
-    let failed = store.change_environment(&live, 0, |live| {
-        live.failures = 1;
-        live.state_since = 0;
-    });
-    failed.await.expect("it is written");
+    let failed = async || {
+        store
+            .change_environment(&live, 0, |live| {
+                live.failures = 1;
+                live.state_since = 0;
+            })
+            .await
+    };
+    // The program may be writing, too.
+    while failed().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     fake.set_available(Availability::Up);
     let forgiven = async {
         while store.environment(&live).await.expect("it reads").expect("it is there").failures > 0 {
