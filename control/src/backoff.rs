@@ -1,6 +1,6 @@
 //! How long to wait before trying again: doubles with each failure, up to a limit, and never for everybody at once.
 //!
-//! [`Backoff`] is pure: the caller counts its failures and brings the [`chance`].
+//! [`Backoff`] is pure: the caller counts its failures and brings the chance.
 
 use std::time::Duration;
 
