@@ -97,11 +97,26 @@ engine_runs() {
     esac
 }
 
+# forget_dead NAME FILE
+# An engine that was killed leaves its process id behind, and starts no more while a process has that id: another program,
+# or a dead one that nobody waited for.
+forget_dead() {
+    [ -f "$2" ] || return 0
+    status=/proc/$(cat "$2")/status
+    if [ -r "$status" ] && grep -q "^Name:[[:space:]]*$1$" "$status" && ! grep -q "^State:[[:space:]]*Z" "$status"; then
+        return 0
+    fi
+    say "removing $2, which a killed $1 left behind"
+    as_root "sudo rm $2" rm -f "$2"
+}
+
 start_engine() {
     if [ -d /run/systemd/system ]; then
         say "starting the Docker Engine: systemctl start docker"
         as_root "sudo systemctl start docker" systemctl start docker
     else
+        forget_dead dockerd /var/run/docker.pid
+        forget_dead containerd /var/run/docker/containerd/containerd.pid
         say "starting the Docker Engine: dockerd (log: $LOG)"
         # A session of its own: Ctrl-C at the terminal must not end it.
         as_root "sudo dockerd" sh -c "setsid dockerd </dev/null >>$LOG 2>&1 &"
