@@ -10,12 +10,12 @@ use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::{Engine, EngineError};
 use dormouse_control::store::StoreError;
 use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, open_store};
-use dormouse_proxy::{Config as ProxyConfig, Proxy, StartError};
+use dormouse_proxy::{Config as ProxyConfig, Listener, Proxy, StartError};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::demo;
 use crate::config::{Demo, UpConfig};
+use crate::ends::Ends;
 use crate::failure::{Exit, Failure};
 use crate::folder::Folder;
 use crate::telemetry;
@@ -71,7 +71,8 @@ async fn up(config: UpConfig) -> Result<(), Failure> {
         app = App::start(&config, engine) => app?,
         () = ends.told() => return Ok(()),
     };
-    Failure::print(&ready(&app.addresses()))?;
+    let at = app.addresses();
+    Failure::print(&ready(&[("http", at.http), ("https", at.https), ("api", Some(at.api)), ("admin", at.admin)]))?;
     let beside = async {
         if config.demo == Demo::Hello
             && let Err(failure) = demo::hello(app.folder.path()).await
@@ -121,7 +122,8 @@ impl App {
                 return Err(no_edge(&error));
             }
         };
-        let ports = EdgePorts { http: proxy.http().map(|at| at.port()), https: proxy.https().map(|at| at.port()) };
+        let port = |listener| proxy.address(listener).map(|at| at.port());
+        let ports = EdgePorts { http: port("http"), https: port("https") };
         control.serve(listener, api, ports);
         control.go().await;
         control.applied(READY).await;
@@ -131,7 +133,8 @@ impl App {
 
     /// Where it is.
     pub fn addresses(&self) -> Addresses {
-        Addresses { http: self.proxy.http(), https: self.proxy.https(), api: self.api, admin: self.proxy.admin() }
+        let at = |listener| self.proxy.address(listener);
+        Addresses { http: at("http"), https: at("https"), api: self.api, admin: self.proxy.admin() }
     }
 
     /// Takes nothing more, lets running requests finish, and ends. Containers run on.
@@ -147,8 +150,7 @@ impl App {
 
 fn proxy_config(config: &UpConfig, folder: &Folder) -> ProxyConfig {
     ProxyConfig {
-        http: Some(config.http),
-        https: Some(config.https),
+        listeners: vec![Listener::http(config.http), Listener::https(config.https)],
         admin: Some(config.admin),
         workers: config.workers,
         access_log: Some(folder.path().join("access.log")),
@@ -156,10 +158,9 @@ fn proxy_config(config: &UpConfig, folder: &Folder) -> ProxyConfig {
     }
 }
 
-/// The one line that scripts wait for.
-fn ready(at: &Addresses) -> String {
-    let all = [("http", at.http), ("https", at.https), ("api", Some(at.api)), ("admin", at.admin)];
-    let words = all.iter().filter_map(|(name, address)| Some(format!(" {name}={}", address.as_ref()?)));
+/// The one line that scripts wait for: what is listened on where.
+pub(crate) fn ready(listeners: &[(&str, Option<SocketAddr>)]) -> String {
+    let words = listeners.iter().filter_map(|(name, address)| Some(format!(" {name}={}", address.as_ref()?)));
     format!("ready{}\n", words.collect::<String>())
 }
 
@@ -192,7 +193,7 @@ fn no_engine(error: &EngineError) -> Failure {
     }
 }
 
-fn no_edge(error: &StartError) -> Failure {
+pub(crate) fn no_edge(error: &StartError) -> Failure {
     match error {
         StartError::Bind { listener, address, source } => port(listener, *address, source),
         error => Failure::new(Exit::CannotCreate, "cannot start the edge").because(error),
@@ -210,27 +211,4 @@ fn port(listener: &str, address: SocketAddr, error: &io::Error) -> Failure {
         _ => format!("give --{listener} an address of this machine"),
     };
     Failure::new(Exit::Unavailable, format!("cannot listen for {listener} on {address}")).because(error).hint(hint)
-}
-
-/// The signals that end the program.
-struct Ends {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Ends {
-    fn listen() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(Exit::Software, "cannot listen for signals").because(&error))
-        };
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    /// Cancel safe: signals that come meanwhile are kept.
-    async fn told(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -28,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane and an edge in one process
     Up(UpArgs),
+    /// Run an edge that serves a table file, without a control plane
+    Edge(EdgeArgs),
     /// Ask something of a control plane that runs.
     #[command(flatten)]
     Client(ClientCommand),
@@ -61,6 +63,38 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDR", env = "DOCKER_HOST")]
     pub engine: Option<String>,
     /// Worker threads of the edge [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+}
+
+/// What `edge` serves, and where.
+#[derive(Debug, Args)]
+pub struct EdgeArgs {
+    /// The table, as JSON; taken again whenever it changes
+    #[arg(long, value_name = "FILE")]
+    pub table: PathBuf,
+    /// Where to serve HTTP; port 0 takes any free one [default: 127.0.0.1:8080, unless --https is given]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+    /// Where to serve HTTPS [default: 127.0.0.1:8443, if --cert is given]
+    #[arg(long, value_name = "ADDR")]
+    pub https: Option<SocketAddr>,
+    /// Certificate for names that the table has none for: the chain as PEM, leaf first
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The private key of that certificate, as PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Where to serve health to operators [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// Where to keep a record of each request [default: nowhere]
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// How long requests that run may go on when the edge is told to stop
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub drain: Duration,
+    /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 }

@@ -3,13 +3,15 @@
 //! The only place that reads the process's variables, besides clap.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dormouse_control::crash::Crash;
 use dormouse_link::Host;
 
-use crate::cli::UpArgs;
+use crate::cli::{EdgeArgs, UpArgs};
+use crate::edge::KeyPairFiles;
 use crate::failure::{Exit, Failure};
 
 /// What `dormouse up` runs with.
@@ -48,15 +50,68 @@ pub enum Demo {
     Hello,
 }
 
-/// Checks what was said to `up`.
-pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
-    let listeners = [("--http", args.http), ("--https", args.https), ("--api", args.api), ("--admin", args.admin)];
+/// What `dormouse edge` runs with.
+#[derive(Clone, Debug)]
+pub struct EdgeConfig {
+    /// The table file.
+    pub table: PathBuf,
+    /// The certificate for names that the table has none for.
+    pub certificate: Option<KeyPairFiles>,
+    /// Where HTTP is served.
+    pub http: Option<SocketAddr>,
+    /// Where HTTPS is served.
+    pub https: Option<SocketAddr>,
+    /// Where operators get health.
+    pub admin: Option<SocketAddr>,
+    /// The file of access records.
+    pub access_log: Option<PathBuf>,
+    /// How long requests that run may go on at the end.
+    pub drain: Duration,
+    /// Worker threads; at least one.
+    pub workers: usize,
+    /// How much is logged, as a filter; `None`: the usual.
+    pub log: Option<String>,
+}
+
+/// Where `edge` serves if nothing else is said.
+const EDGE_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const EDGE_HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+
+/// Checks what was said to `edge`.
+pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
+    let certificate = args.cert.zip(args.key).map(|(chain, key)| KeyPairFiles { chain, key });
+    let https = args.https.or_else(|| certificate.as_ref().map(|_| EDGE_HTTPS));
+    let http = args.http.or_else(|| args.https.is_none().then_some(EDGE_HTTP));
+    let listeners = [("--http", http), ("--https", https), ("--admin", args.admin)];
+    distinct(listeners.into_iter().filter_map(|(flag, address)| Some((flag, address?))))?;
+    Ok(EdgeConfig {
+        table: args.table,
+        certificate,
+        http,
+        https,
+        admin: args.admin,
+        access_log: args.access_log,
+        drain: args.drain,
+        workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
+        log: log(),
+    })
+}
+
+/// Refuses two listeners on one address.
+fn distinct(listeners: impl IntoIterator<Item = (&'static str, SocketAddr)>) -> Result<(), Failure> {
+    let listeners: Vec<_> = listeners.into_iter().collect();
     for (at, (flag, address)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners[..at].iter().find(|(_, other)| address.port() != 0 && address == other) {
             let what = format!("{other} and {flag} are both {address}");
             return Err(Failure::new(Exit::Configuration, what).hint("give each an address of its own"));
         }
     }
+    Ok(())
+}
+
+/// Checks what was said to `up`.
+pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
+    distinct([("--http", args.http), ("--https", args.https), ("--api", args.api), ("--admin", args.admin)])?;
     if let Some(engine) = &args.engine {
         check_engine(engine)?;
     }
@@ -70,7 +125,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         demo: if args.demo { Demo::Hello } else { Demo::Without },
         engine: args.engine,
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
-        log: variable("DORMOUSE_LOG").and_then(|filter| filter.into_string().ok()),
+        log: log(),
         crash: crash()?,
     })
 }
@@ -88,6 +143,10 @@ fn crash() -> Result<Crash, Failure> {
         Failure::new(Exit::Configuration, format!("no crash point is called {point:?} (DORMOUSE_CRASH_AT)"))
             .hint(format!("there are: {known}"))
     })
+}
+
+fn log() -> Option<String> {
+    variable("DORMOUSE_LOG").and_then(|filter| filter.into_string().ok())
 }
 
 fn cores() -> usize {

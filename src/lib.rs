@@ -5,6 +5,8 @@ pub mod boilerplate;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod edge;
+mod ends;
 pub mod failure;
 mod folder;
 mod telemetry;

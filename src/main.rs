@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use dormouse::cli::{Cli, Command};
 use dormouse::failure::Failure;
-use dormouse::{app, client, config};
+use dormouse::{app, client, config, edge};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Up(args) => app::run_up(config::up(args)?),
+        Command::Edge(args) => edge::run(&config::edge(args)?),
         Command::Client(command) => client::run(command),
     }
 }

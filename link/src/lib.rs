@@ -4,12 +4,14 @@
 //! sends [`Report`]s of what it applied and saw. Nothing here does IO, reads a clock, or is async; the control plane
 //! validates an object with the very code the edge applies it with.
 
+mod file;
 mod host;
 mod message;
 mod millis;
 mod name;
 mod table;
 
+pub use file::{FILE_MAX_BYTES, FileCertificate, FileError, FileRoute, TableFile};
 pub use host::{HOST_MAX_BYTES, Host, HostError, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
 pub use name::{

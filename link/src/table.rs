@@ -156,7 +156,7 @@ impl Object {
 }
 
 impl Environment {
-    fn check(&self) -> Result<(), Invalid> {
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
         if self.state == State::Ready && self.endpoints.is_empty() {
             return Err(Invalid::NoEndpoint);
         }

@@ -7,10 +7,8 @@ use std::time::Duration;
 /// Where a proxy listens and how much it lets through.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Plain HTTP for visitors; port 0 takes a free one.
-    pub http: Option<SocketAddr>,
-    /// HTTPS for visitors; certificates come with the table.
-    pub https: Option<SocketAddr>,
+    /// Where visitors are served; each has a name of its own.
+    pub listeners: Vec<Listener>,
     /// `/healthz`, `/readyz` and `/table`; meant for loopback, it asks nobody who they are.
     pub admin: Option<SocketAddr>,
     /// Threads that serve visitors.
@@ -21,11 +19,42 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// A place where visitors are served.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// What it is called in errors and logs: `http`, `https`.
+    pub name: &'static str,
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP as it is.
+    Plain,
+    /// HTTP over TLS; certificates come with the table.
+    Tls,
+}
+
+impl Listener {
+    /// Plain HTTP, called `http`.
+    pub fn http(address: SocketAddr) -> Self {
+        Self { name: "http", address, protocol: Protocol::Plain }
+    }
+
+    /// HTTPS, called `https`.
+    pub fn https(address: SocketAddr) -> Self {
+        Self { name: "https", address, protocol: Protocol::Tls }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
-            http: None,
-            https: None,
+            listeners: Vec::new(),
             admin: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             access_log: None,

@@ -36,5 +36,6 @@ mod live;
 mod origin;
 mod wake;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, Listener, Protocol};
+pub use front::tls::{KeyPair, KeyPairError};
 pub use life::{Proxy, StartError};

@@ -16,19 +16,18 @@ use tokio::time::Instant;
 
 use crate::access::AccessLog;
 use crate::admin;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Protocol};
 use crate::dice::Dice;
 use crate::edge::Edge;
-use crate::front::listen::{Sockets, bind, block_on, work};
-use crate::front::tls;
+use crate::front::listen::{Entrance, Socket, bind, block_on, work};
+use crate::front::tls::{self, Fallback, KeyPair, Tls};
 use crate::live::Live;
 use crate::live::feed::Feed;
 use crate::live::signals::{Heard, Signals};
 
 /// A running data plane.
 pub struct Proxy {
-    http: Option<SocketAddr>,
-    https: Option<SocketAddr>,
+    listeners: Vec<Bound>,
     admin: Option<SocketAddr>,
     stop: watch::Sender<Stop>,
     stopping: watch::Sender<bool>,
@@ -36,6 +35,13 @@ pub struct Proxy {
     workers: Threads,
     feed: Threads,
     access: Option<JoinHandle<()>>,
+}
+
+/// A listener that is bound.
+struct Bound {
+    name: &'static str,
+    address: SocketAddr,
+    fallback: Arc<Fallback>,
 }
 
 /// Why a proxy did not start. Nothing is left running.
@@ -139,11 +145,24 @@ impl Proxy {
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StartError> {
         let workers = config.workers.max(1);
-        let mut http = listen("http", config.http, workers)?;
-        let mut https = listen("https", config.https, workers)?;
-        let mut admin = listen("admin", config.admin, 1)?;
         let live = Arc::new(Live::new());
-        let tls = tls::config(&live).map_err(StartError::Tls)?;
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        let mut sockets: Vec<Vec<Socket>> = std::iter::repeat_with(Vec::new).take(workers).collect();
+        for listener in &config.listeners {
+            let bound = listen(listener.name, listener.address, workers)?;
+            let address = address(&bound).unwrap_or(listener.address);
+            let fallback = Arc::new(Fallback::empty());
+            let tls = match listener.protocol {
+                Protocol::Plain => None,
+                Protocol::Tls => Some(Tls::new(&live, &fallback).map_err(StartError::Tls)?),
+            };
+            listeners.push(Bound { name: listener.name, address, fallback });
+            let entrance = Arc::new(Entrance { tls });
+            for (worker, listener) in sockets.iter_mut().zip(bound) {
+                worker.push(Socket { listener, entrance: Arc::clone(&entrance) });
+            }
+        }
+        let mut admin = config.admin.map_or(Ok(Vec::new()), |address| listen("admin", address, 1))?;
         let (access, access_thread) = open_access_log(config.access_log, &config.limits)?;
         let (stop, stop_heard) = watch::channel(Stop::No);
         let (stopping, stopping_heard) = watch::channel(false);
@@ -162,8 +181,7 @@ impl Proxy {
             })
         };
         let mut proxy = Self {
-            http: address(&http),
-            https: address(&https),
+            listeners,
             admin: address(&admin),
             stop,
             stopping,
@@ -174,23 +192,23 @@ impl Proxy {
         let background =
             Background { edge: edge(), admin: admin.pop(), updates, reports, heard, ready, stop: stop_heard.clone() };
         proxy.feed.start("dormouse-feed".into(), move || background.run())?;
-        for number in 0..workers {
-            let tls = Arc::clone(&tls);
-            let sockets = Sockets { http: http.pop(), https: https.pop().map(|socket| (socket, tls)) };
+        for (number, sockets) in sockets.into_iter().enumerate() {
             let (edge, stop) = (edge(), stop_heard.clone());
             proxy.workers.start(format!("dormouse-edge-{number}"), move || work(sockets, &edge, &stop))?;
         }
         Ok(proxy)
     }
 
-    /// Where plain HTTP is served.
-    pub fn http(&self) -> Option<SocketAddr> {
-        self.http
+    /// Where a listener is, by its name.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        self.listeners.iter().find(|bound| bound.name == listener).map(|bound| bound.address)
     }
 
-    /// Where HTTPS is served.
-    pub fn https(&self) -> Option<SocketAddr> {
-        self.https
+    /// Sets what a listener offers, from now on, to names that no certificate was published for.
+    pub fn fall_back(&self, listener: &str, pair: KeyPair) {
+        if let Some(bound) = self.listeners.iter().find(|bound| bound.name == listener) {
+            tls::fall_back(&bound.fallback, pair);
+        }
     }
 
     /// Where the admin listener is.
@@ -220,8 +238,7 @@ impl Drop for Proxy {
     }
 }
 
-fn listen(listener: &'static str, address: Option<SocketAddr>, count: usize) -> Result<Vec<TcpListener>, StartError> {
-    let Some(address) = address else { return Ok(Vec::new()) };
+fn listen(listener: &'static str, address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, StartError> {
     bind(address, count).map_err(|source| StartError::Bind { listener, address, source })
 }
 

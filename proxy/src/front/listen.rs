@@ -12,17 +12,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::conn::Transport;
-use super::{Worker, serve, tls};
+use super::tls::Tls;
+use super::{Worker, serve};
 use crate::decide::headers::{Facts, Scheme};
 use crate::edge::Edge;
 use crate::lane::pingora::proxy;
@@ -54,21 +54,27 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListe
     Ok(listeners)
 }
 
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn socket(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-/// A worker's sockets.
-pub(crate) struct Sockets {
-    pub(crate) http: Option<TcpListener>,
-    pub(crate) https: Option<(TcpListener, Arc<ServerConfig>)>,
+/// What the connections of one listener have in common.
+pub(crate) struct Entrance {
+    /// Where TLS is spoken.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// One listening socket of a worker.
+pub(crate) struct Socket {
+    pub(crate) listener: TcpListener,
+    pub(crate) entrance: Arc<Entrance>,
 }
 
 /// The life of a worker thread: serves until told to stop, and again after a panic.
-pub(crate) fn work(mut sockets: Sockets, edge: &Arc<Edge>, stop: &watch::Receiver<Stop>) {
+pub(crate) fn work(mut sockets: Vec<Socket>, edge: &Arc<Edge>, stop: &watch::Receiver<Stop>) {
     loop {
         let mut run = || block_on(run(&mut sockets, Arc::clone(edge), stop.clone()));
         match std::panic::catch_unwind(AssertUnwindSafe(&mut run)) {
@@ -89,7 +95,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     Ok(LocalSet::new().block_on(&runtime, future))
 }
 
-async fn run(sockets: &mut Sockets, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
+async fn run(sockets: &mut Vec<Socket>, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
     // Bound early, served late: until the first table was applied, connections wait in the sockets' queues.
     let mut ready = edge.ready.clone();
     tokio::select! {
@@ -99,19 +105,18 @@ async fn run(sockets: &mut Sockets, edge: Arc<Edge>, mut stop: watch::Receiver<S
     let worker = Rc::new(Worker { lane: proxy(&edge.limits), edge });
     // Each connection holds a clone until it ends.
     let (running, ended) = watch::channel(());
-    let accept = |listener: &TcpListener, tls: Option<Arc<ServerConfig>>| {
-        let listener = listener.try_clone().and_then(tokio::net::TcpListener::from_std)?;
-        io::Result::Ok(accept(listener, tls, Rc::clone(&worker), ended.clone()))
-    };
-    let http = sockets.http.as_ref().map(|listener| accept(listener, None)).transpose()?;
-    let https = sockets.https.as_ref().map(|(listener, tls)| accept(listener, Some(Arc::clone(tls)))).transpose()?;
-    // Accepting never ends by itself; dropping it loses nothing that was accepted.
+    let mut accepting = JoinSet::new();
+    for socket in sockets.iter() {
+        let listener = socket.listener.try_clone().and_then(tokio::net::TcpListener::from_std)?;
+        accepting.spawn_local(accept(listener, Arc::clone(&socket.entrance), Rc::clone(&worker), ended.clone()));
+    }
+    // Accepting ends only by a panic; dropping it loses nothing that was accepted.
     let stop = tokio::select! {
-        () = optional(http) => return Ok(()),
-        () = optional(https) => return Ok(()),
+        Some(Err(panicked)) = accepting.join_next() => std::panic::resume_unwind(panicked.into_panic()),
         stop = stop.wait_for(Stop::is_asked) => stop.map(|stop| *stop).unwrap_or(Stop::At(Instant::now())),
     };
-    *sockets = Sockets { http: None, https: None };
+    accepting.shutdown().await;
+    sockets.clear();
     drop(ended);
     if let Stop::At(deadline) = stop {
         let _ = tokio::time::timeout_at(deadline, running.closed()).await;
@@ -119,16 +124,9 @@ async fn run(sockets: &mut Sockets, edge: Arc<Edge>, mut stop: watch::Receiver<S
     Ok(())
 }
 
-async fn optional(future: Option<impl Future<Output = ()>>) {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn accept(
     listener: tokio::net::TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    entrance: Arc<Entrance>,
     worker: Rc<Worker>,
     running: watch::Receiver<()>,
 ) {
@@ -144,31 +142,28 @@ async fn accept(
             }
         };
         backoff = ACCEPT_BACKOFF.0;
-        let (worker, tls, running) = (Rc::clone(&worker), tls.clone(), running.clone());
+        let (worker, entrance, running) = (Rc::clone(&worker), Arc::clone(&entrance), running.clone());
         tokio::task::spawn_local(async move {
-            connection(&worker, stream, client, tls).await;
+            connection(&worker, stream, client, &entrance).await;
             drop(running);
         });
     }
 }
 
-async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, tls: Option<Arc<ServerConfig>>) {
+async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, entrance: &Entrance) {
     let Ok(local) = stream.local_addr() else { return };
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let facts = Facts { client, port: local.port(), scheme };
-    let transport = match tls {
+    let transport = match &entrance.tls {
         None => Transport::Plain(stream),
-        Some(config) => {
-            let handshake = tls::accept(stream, &worker.edge.live, config);
-            match timeout(worker.edge.limits.tls_handshake, handshake).await {
-                Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
-                Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
-                Err(_) => return debug!("TLS handshake took too long"),
-            }
-        }
+        Some(tls) => match timeout(worker.edge.limits.tls_handshake, tls.accept(stream)).await {
+            Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
+            Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
+            Err(_) => return debug!("TLS handshake took too long"),
+        },
     };
     serve(worker, transport, facts).await;
 }

@@ -1,14 +1,15 @@
 //! TLS with certificates from the live table, by server name.
 //!
 //! A certificate is bytes until its host is first asked for; a new version is a new slot, so nothing stale is ever offered.
-//! A name without a certificate gets the alert `unrecognized_name`, never another tenant's certificate.
+//! A name without a certificate gets the listener's own one, or else the alert `unrecognized_name`; never another tenant's.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use dormouse_link::{Certificate, HOST_MAX_BYTES, normalise_authority};
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
@@ -23,12 +24,52 @@ use crate::live::{Hosts, Live};
 /// A fatal alert `unrecognized_name` as it goes over the wire before any key is agreed (RFC 8446 section 6, RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
+/// A chain with its key, parsed and found to belong together.
+#[derive(Clone, Debug)]
+pub struct KeyPair(Arc<CertifiedKey>);
+
+/// Why a chain and a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyPairError {
+    /// There is no certificate in it, or something that is none.
+    #[error("read the certificate chain as PEM")]
+    Chain(#[source] pem::Error),
+    /// There is no private key in it.
+    #[error("read the private key as PEM")]
+    Key(#[source] pem::Error),
+    /// The key is of an unknown kind, or another certificate's.
+    #[error("use the key with the certificate")]
+    Unfit(#[source] rustls::Error),
+}
+
+impl KeyPair {
+    /// Parses a chain, leaf first, and its key, both PEM.
+    pub fn parse(chain: &[u8], key: &[u8]) -> Result<Self, KeyPairError> {
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(KeyPairError::Chain)?;
+        if chain.is_empty() {
+            return Err(KeyPairError::Chain(pem::Error::NoItemsFound));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(KeyPairError::Key)?;
+        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(KeyPairError::Unfit)?;
+        Ok(Self(Arc::new(certified)))
+    }
+}
+
+/// What a listener offers for names that no certificate was published for.
+pub(crate) type Fallback = ArcSwapOption<CertifiedKey>;
+
+/// Sets what a listener offers for other names.
+pub(crate) fn fall_back(to: &Fallback, pair: KeyPair) {
+    to.store(Some(pair.0));
+}
+
 /// Certificates by host.
 pub(crate) struct Certificates(Hosts<Arc<Slot>>);
 
 struct Slot {
     certificate: Certificate,
-    parsed: OnceLock<Option<Arc<CertifiedKey>>>,
+    parsed: OnceLock<Option<KeyPair>>,
 }
 
 impl Certificates {
@@ -46,29 +87,32 @@ impl Certificates {
         let mut buffer = [0; HOST_MAX_BYTES];
         let host = normalise_authority(server_name.as_bytes(), &mut buffer).ok()?;
         let slot = self.0.get(host)?;
-        slot.parsed.get_or_init(|| parse(&slot.certificate)).clone()
+        slot.parsed.get_or_init(|| slot.parse()).as_ref().map(|pair| Arc::clone(&pair.0))
     }
 }
 
-fn parse(certificate: &Certificate) -> Option<Arc<CertifiedKey>> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect();
-    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes());
-    let certified = match (chain, key) {
-        (Ok(chain), Ok(key)) if !chain.is_empty() => {
-            CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| error.to_string())
-        }
-        _ => Err("it is not a PEM chain with a PEM key".to_owned()),
-    };
-    match certified {
-        Ok(certified) => Some(Arc::new(certified)),
-        Err(reason) => {
-            warn!(host = %certificate.host, reason, "a certificate cannot be used");
-            None
-        }
+impl Slot {
+    fn parse(&self) -> Option<KeyPair> {
+        let Certificate { host, chain, key } = &self.certificate;
+        KeyPair::parse(chain.as_bytes(), key.as_bytes())
+            .inspect_err(|error| {
+                warn!(%host, error = error as &dyn std::error::Error, "a certificate cannot be used");
+            })
+            .ok()
     }
 }
 
-struct BySni(Arc<Live>);
+/// Whose certificate is offered to whom.
+pub(crate) struct BySni {
+    live: Arc<Live>,
+    fallback: Arc<Fallback>,
+}
+
+impl BySni {
+    fn offer(&self, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        server_name.and_then(|name| self.live.certificates.get(name)).or_else(|| self.fallback.load_full())
+    }
+}
 
 impl std::fmt::Debug for BySni {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -78,34 +122,38 @@ impl std::fmt::Debug for BySni {
 
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.certificates.get(hello.server_name()?)
+        self.offer(hello.server_name())
     }
 }
 
-/// The one configuration of all workers: tickets resume on each of them.
-pub(crate) fn config(live: &Arc<Live>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni(Arc::clone(live))));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.ticketer = ring::Ticketer::new()?;
-    Ok(Arc::new(config))
-}
-
-/// Shakes hands; the caller sets the deadline.
-pub(crate) async fn accept(
-    stream: TcpStream,
-    live: &Live,
+/// What the TLS of one listener is spoken with.
+pub(crate) struct Tls {
+    names: Arc<BySni>,
     config: Arc<ServerConfig>,
-) -> io::Result<TlsStream<TcpStream>> {
-    let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-    let known = start.client_hello().server_name().and_then(|name| live.certificates.get(name)).is_some();
-    if !known {
-        start.io.write_all(&UNRECOGNIZED_NAME).await?;
-        start.io.shutdown().await?;
-        return Err(io::Error::other("no certificate for this server name"));
+}
+
+impl Tls {
+    /// The one configuration of all workers: tickets resume on each of them.
+    pub(crate) fn new(live: &Arc<Live>, fallback: &Arc<Fallback>) -> Result<Self, rustls::Error> {
+        let names = Arc::new(BySni { live: Arc::clone(live), fallback: Arc::clone(fallback) });
+        let provider = Arc::new(ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&names) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.ticketer = ring::Ticketer::new()?;
+        Ok(Self { names, config: Arc::new(config) })
     }
-    start.into_stream(config).await
+
+    /// Shakes hands; the caller sets the deadline.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        if self.names.offer(start.client_hello().server_name()).is_none() {
+            start.io.write_all(&UNRECOGNIZED_NAME).await?;
+            start.io.shutdown().await?;
+            return Err(io::Error::other("no certificate for this server name"));
+        }
+        start.into_stream(Arc::clone(&self.config)).await
+    }
 }

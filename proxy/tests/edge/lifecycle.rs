@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dormouse_link::{Report, State, Table, Term, Update};
-use dormouse_proxy::{Config, Proxy};
+use dormouse_proxy::{Config, Listener, Proxy};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ async fn a_port_in_use_is_an_error_that_names_listener_and_address() {
     let taken = TcpListener::bind(SocketAddr::from(ANY)).await.expect("a free port");
     let address = taken.local_addr().expect("bound");
     let (_updates, updates, reports, _heard) = channels();
-    let config = Config { http: Some(ANY.into()), https: Some(address), ..Config::default() };
+    let config = Config { listeners: vec![Listener::http(ANY.into()), Listener::https(address)], ..Config::default() };
     let error = Proxy::start(config, updates, reports).err().expect("no start");
     assert!(error.is_address_in_use());
     assert_eq!(error.to_string(), format!("listen for https on {address}"));
@@ -36,7 +36,7 @@ async fn a_port_in_use_is_an_error_that_names_listener_and_address() {
 async fn two_proxies_do_not_share_a_port_unknowingly() {
     let world = World::start().await;
     let (_updates, updates, reports, _heard) = channels();
-    let config = Config { http: Some(world.http()), ..Config::default() };
+    let config = Config { listeners: vec![Listener::http(world.http())], ..Config::default() };
     assert!(Proxy::start(config, updates, reports).err().expect("no start").is_address_in_use());
     world.stop().await;
 }
@@ -44,12 +44,17 @@ async fn two_proxies_do_not_share_a_port_unknowingly() {
 #[tokio::test]
 async fn it_is_ready_with_the_first_table_and_connections_wait_until_then() {
     let (updates, taken, said, _heard) = channels();
-    let config = Config { http: Some(ANY.into()), admin: Some(ANY.into()), workers: 1, ..Config::default() };
+    let config = Config {
+        listeners: vec![Listener::http(ANY.into())],
+        admin: Some(ANY.into()),
+        workers: 1,
+        ..Config::default()
+    };
     let proxy = Proxy::start(config, taken, said).expect("the proxy starts");
     let mut admin = Client::connect(proxy.admin().expect("an address")).await;
     assert_eq!(admin.get("admin", "/healthz").await.status, 200);
     assert_eq!(admin.get("admin", "/readyz").await.status, 503);
-    let mut early = Client::connect(proxy.http().expect("an address")).await;
+    let mut early = Client::connect(proxy.address("http").expect("an address")).await;
     early.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
     updates.send(Table { term: Term(1), ..Table::default() }.snapshot()).await.expect("taken");
     assert_eq!(early.response().await.status, 404);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dormouse_link::{Body, Certificate};
+use dormouse_proxy::Listener;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -39,7 +40,7 @@ impl Authority {
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let address = world.proxy.as_ref().expect("running").https().expect("an HTTPS listener");
+        let address = world.proxy.as_ref().expect("running").address("https").expect("an HTTPS listener");
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from(host.to_owned()).expect("a name");
         Ok(Client::over(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
@@ -47,7 +48,8 @@ impl Authority {
 }
 
 async fn world() -> (World, Origin, Authority) {
-    let world = World::with(|config| config.https = Some(SocketAddr::from(([127, 0, 0, 1], 0)))).await;
+    let world =
+        World::with(|config| config.listeners.push(Listener::https(SocketAddr::from(([127, 0, 0, 1], 0))))).await;
     (world, Origin::start("one").await, Authority::new())
 }
 

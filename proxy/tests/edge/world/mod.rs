@@ -12,7 +12,7 @@ use dormouse_link::{
     Body, Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, Object, ObjectId, OrganisationId,
     Report, Route, State, Table, Term, Update,
 };
-use dormouse_proxy::{Config, Proxy};
+use dormouse_proxy::{Config, Listener, Proxy};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -73,7 +73,8 @@ impl World {
 
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut config = Config { http: Some(any), admin: Some(any), workers: 2, ..Config::default() };
+        let mut config =
+            Config { listeners: vec![Listener::http(any)], admin: Some(any), workers: 2, ..Config::default() };
         change(&mut config);
         let (updates, updates_taken) = mpsc::channel(16);
         let (said, mut heard) = mpsc::channel(64);
@@ -143,7 +144,7 @@ impl World {
     }
 
     pub(crate) fn http(&self) -> SocketAddr {
-        self.proxy.as_ref().expect("running").http().expect("an HTTP listener")
+        self.proxy.as_ref().expect("running").address("http").expect("an HTTP listener")
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {

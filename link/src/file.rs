@@ -1,0 +1,208 @@
+//! The table file: routes written by hand or by a program, for an edge that has no control plane.
+//!
+//! ```json
+//! {"routes": [{"host": "a.example.com", "endpoints": ["127.0.0.1:9001"]}],
+//!  "certificates": [{"host": "a.example.com", "chain": "a.pem", "key": "a.key"}]}
+//! ```
+//!
+//! A file is taken whole or not at all: what is wrong in it is told with its place, and whoever serves goes on with what it
+//! has. Unknown fields are wrong, so that a slip of the pen is not a rule that silently does not hold.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Body, Certificate, Endpoint, Environment, EnvironmentId, Epoch, Generation, Host, InstanceId, Invalid,
+    LABEL_MAX_BYTES, Label, Object, OrganisationId, Route, State, Table, Term,
+};
+
+/// The largest table file that is read, in bytes: a million routes fit.
+pub const FILE_MAX_BYTES: u64 = 512 << 20;
+
+/// The only path a route can have, until routes have paths.
+const ROOT: &str = "/";
+
+/// What a table file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableFile {
+    /// Who serves what.
+    pub routes: Vec<FileRoute>,
+    /// What hosts prove themselves with.
+    #[serde(default)]
+    pub certificates: Vec<FileCertificate>,
+}
+
+/// Requests for a host go to endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRoute {
+    /// The host, exact.
+    pub host: Host,
+    /// `/`.
+    #[serde(default = "root")]
+    pub path: String,
+    /// Where instances listen, plain HTTP/1.1; at least one.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// Where a host's certificate is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileCertificate {
+    /// The host it is offered for.
+    pub host: Host,
+    /// A PEM file with the chain, leaf first; relative to the table file.
+    pub chain: PathBuf,
+    /// A PEM file with the private key; relative to the table file.
+    pub key: PathBuf,
+}
+
+fn root() -> String {
+    ROOT.to_owned()
+}
+
+/// Why a table file is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is no JSON, or has other fields or types; with line and column.
+    #[error("the table file cannot be read as a table")]
+    Json(#[from] serde_json::Error),
+    /// Two routes claim one host.
+    #[error("routes[{second}]: {host} has a route already, routes[{first}]")]
+    RouteTwice {
+        /// The earlier route, counted from 0.
+        first: usize,
+        /// The later one.
+        second: usize,
+        /// The host of both.
+        host: Host,
+    },
+    /// A path other than `/`.
+    #[error("routes[{at}]: a route's path is \"/\", not {path:?}: routes by path are not there yet")]
+    Path {
+        /// Which route, counted from 0.
+        at: usize,
+        /// What it has.
+        path: String,
+    },
+    /// Nobody can be served by that.
+    #[error("routes[{at}]: the endpoints of {host} cannot be used")]
+    Route {
+        /// Which route, counted from 0.
+        at: usize,
+        /// Its host.
+        host: Host,
+        /// Why.
+        #[source]
+        invalid: Invalid,
+    },
+    /// Two certificates for one host.
+    #[error("certificates[{second}]: {host} has a certificate already, certificates[{first}]")]
+    CertificateTwice {
+        /// The earlier certificate, counted from 0.
+        first: usize,
+        /// The later one.
+        second: usize,
+        /// The host of both.
+        host: Host,
+    },
+}
+
+impl TableFile {
+    /// Reads a file's text, and checks it whole.
+    pub fn parse(text: &str) -> Result<Self, FileError> {
+        let file: Self = serde_json::from_str(text)?;
+        file.check()?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), FileError> {
+        let mut hosts = BTreeMap::new();
+        for (at, route) in self.routes.iter().enumerate() {
+            if route.path != ROOT {
+                return Err(FileError::Path { at, path: route.path.clone() });
+            }
+            if let Some(first) = hosts.insert(&route.host, at) {
+                return Err(FileError::RouteTwice { first, second: at, host: route.host.clone() });
+            }
+            let environment = route.environment(Epoch(0));
+            environment.check().map_err(|invalid| FileError::Route { at, host: route.host.clone(), invalid })?;
+        }
+        let mut hosts = BTreeMap::new();
+        for (at, certificate) in self.certificates.iter().enumerate() {
+            if let Some(first) = hosts.insert(&certificate.host, at) {
+                return Err(FileError::CertificateTwice { first, second: at, host: certificate.host.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The table that follows on `previous` and says what this file does, with these certificates. Objects that did not
+    /// change keep their versions; an environment whose endpoints did gets the next epoch.
+    pub fn table(&self, previous: &Table, certificates: Vec<Certificate>) -> Table {
+        let generation = Generation(previous.generation.0 + 1);
+        let mut table = Table { term: Term(1), generation, objects: BTreeMap::new() };
+        let routes = self.routes.iter().flat_map(|route| {
+            let environment = route.environment(next_epoch(previous, route));
+            let to = Route { host: route.host.clone(), environment: environment.id.clone() };
+            [Body::Environment(environment), Body::Route(to)]
+        });
+        for body in routes.chain(certificates.into_iter().map(Body::Certificate)) {
+            let mut object = Object { version: generation, organisation: OrganisationId::new("file"), body };
+            let id = object.id();
+            if let Some(before) = previous.objects.get(&id).filter(|before| before.body == object.body) {
+                object.version = before.version;
+            }
+            table.objects.insert(id, object);
+        }
+        table
+    }
+}
+
+impl FileRoute {
+    fn id(&self) -> EnvironmentId {
+        EnvironmentId::new(self.host.as_str())
+    }
+
+    fn environment(&self, epoch: Epoch) -> Environment {
+        let endpoint =
+            |address: &SocketAddr| Endpoint { instance: InstanceId::new(address.to_string()), address: *address };
+        Environment {
+            id: self.id(),
+            app: app(&self.host),
+            name: label("file"),
+            deployment: 0,
+            state: State::Ready,
+            epoch,
+            endpoints: self.endpoints.iter().map(endpoint).collect(),
+        }
+    }
+}
+
+fn next_epoch(previous: &Table, route: &FileRoute) -> Epoch {
+    match previous.objects.get(&crate::ObjectId::Environment(route.id())).map(|object| &object.body) {
+        Some(Body::Environment(before)) if before.endpoints == route.environment(before.epoch).endpoints => {
+            before.epoch
+        }
+        Some(Body::Environment(before)) => Epoch(before.epoch.0 + 1),
+        _ => Epoch(1),
+    }
+}
+
+/// A name for records, as near to the host as a label can be.
+fn app(host: &Host) -> Label {
+    let plain = |byte: u8| if byte.is_ascii_lowercase() || byte.is_ascii_digit() { byte as char } else { '-' };
+    let text: String = host.as_str().bytes().take(LABEL_MAX_BYTES).map(plain).collect();
+    text.trim_matches('-').parse().unwrap_or_else(|_| label("file"))
+}
+
+fn label(text: &'static str) -> Label {
+    text.parse().expect("it is spelt as a label")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use std::error::Error;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ObjectId;
+
+fn file(text: &str) -> TableFile {
+    TableFile::parse(text).expect(text)
+}
+
+fn refused(text: &str) -> String {
+    let error = TableFile::parse(text).expect_err(text);
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+fn environment(table: &Table, host: &str) -> (Generation, Environment) {
+    let object = &table.objects[&ObjectId::Environment(EnvironmentId::new(host))];
+    match &object.body {
+        Body::Environment(environment) => (object.version, environment.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_smallest_file_is_a_table_that_an_edge_serves() {
+    let file = file(r#"{"routes": [{"host": "A.example.com", "path": "/", "endpoints": ["127.0.0.1:9001"]}]}"#);
+    let table = file.table(&Table::default(), Vec::new());
+    let mut served = Table::default();
+    assert_eq!(served.apply(table.snapshot()), Ok(Vec::new()));
+    assert_eq!(served, table);
+    let (_, environment) = environment(&table, "a.example.com");
+    assert_eq!((environment.state, environment.app.as_str()), (State::Ready, "a-example-com"));
+    assert_eq!(environment.endpoints[0].address.to_string(), "127.0.0.1:9001");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place() {
+    let route = |rest: &str| format!(r#"{{"routes": [{{"host": "a.example", {rest}}}]}}"#);
+    for (text, words) in [
+        ("", "EOF while parsing a value at line 1 column 0"),
+        ("[]", "expected struct TableFile"),
+        (r#"{"routes": {}}"#, "expected a sequence at line 1"),
+        (r#"{"routs": []}"#, "unknown field `routs`"),
+        (&route(r#""endpoints": ["127.0.0.1:9001"], "weight": 1"#), "unknown field `weight`"),
+        (&route(r#""endpoints": ["localhost:80"]"#), "invalid socket address syntax at line 1"),
+        (&route(r#""endpoints": []"#), "routes[0]: the endpoints of a.example cannot be used: a ready environment has"),
+        (&route(r#""endpoints": ["127.0.0.1:0"]"#), "127.0.0.1:0 is no address an instance can listen on"),
+        (&route(r#""endpoints": ["127.0.0.1:1", "127.0.0.1:1"]"#), "instance 127.0.0.1:1 is listed twice"),
+        (&route(r#""path": "/x", "endpoints": ["127.0.0.1:1"]"#), r#"routes[0]: a route's path is "/", not "/x""#),
+        (r#"{"routes": [{"host": "a b", "endpoints": ["127.0.0.1:1"]}]}"#, "a host name has only letters"),
+        (
+            r#"{"routes": [{"host": "a", "endpoints": ["127.0.0.1:1"]}, {"host": "A.", "endpoints": ["127.0.0.1:2"]}]}"#,
+            "routes[1]: a has a route already, routes[0]",
+        ),
+        (
+            r#"{"routes": [], "certificates": [{"host": "a", "chain": "c", "key": "k"}, {"host": "a", "chain": "c", "key": "k"}]}"#,
+            "certificates[1]: a has a certificate already, certificates[0]",
+        ),
+    ] {
+        let said = refused(text);
+        assert!(said.contains(words), "{text}\nsaid {said:?}");
+    }
+}
+
+#[test]
+fn what_did_not_change_keeps_its_version_and_changed_endpoints_get_the_next_epoch() {
+    let both = |b: &str| {
+        file(&format!(
+            r#"{{"routes": [{{"host": "a", "endpoints": ["127.0.0.1:1"]}}, {{"host": "b", "endpoints": ["{b}"]}}]}}"#
+        ))
+    };
+    let first = both("127.0.0.1:2").table(&Table::default(), Vec::new());
+    let second = both("127.0.0.1:3").table(&first, Vec::new());
+    assert_eq!(environment(&second, "a"), environment(&first, "a"));
+    let (version, changed) = environment(&second, "b");
+    assert_eq!((version, changed.epoch), (second.generation, Epoch(2)));
+    assert_eq!(first.diff(&second).put.len(), 1, "a change is as large as what changed");
+    let gone = file(r#"{"routes": []}"#).table(&second, Vec::new());
+    assert_eq!(second.diff(&gone).remove.len(), 4);
+}
+
+proptest! {
+    #[test]
+    fn a_table_of_a_file_is_never_refused_by_an_edge(ports in proptest::collection::vec(0u16..4, 0..4), count in 0usize..4) {
+        let endpoints: Vec<_> = ports.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let routes: Vec<_> =
+            (0..count).map(|n| format!(r#"{{"host": "h{n}", "endpoints": [{}]}}"#, endpoints.join(","))).collect();
+        if let Ok(file) = TableFile::parse(&format!(r#"{{"routes": [{}]}}"#, routes.join(","))) {
+            let table = file.table(&Table::default(), Vec::new());
+            prop_assert_eq!(Table::default().apply(table.snapshot()), Ok(Vec::new()));
+            prop_assert!(TableFile::parse(&serde_json::to_string(&file).expect("it is plain data")).is_ok());
+        }
+    }
+}

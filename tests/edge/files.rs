@@ -1,0 +1,146 @@
+//! What the files say is served; what is wrong in them is told, and changes nothing.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::program::{Edge, folder, get, origin, refused, replace, write_table};
+
+#[tokio::test]
+async fn a_table_file_is_served_and_taken_again_when_it_changes() {
+    let (one, two) = (origin("one").await, origin("two").await);
+    let edge = Edge::start(folder(&[("a.example", &one)])).await;
+    assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
+    assert_eq!(edge.get("b.example").await, Err(404));
+    write_table(edge.folder(), &[("a.example", &two), ("b.example", &one)]);
+    edge.until("a.example", Ok("two")).await;
+    edge.until("b.example", Ok("one")).await;
+    write_table(edge.folder(), &[("b.example", &one)]);
+    edge.until("a.example", Err(404)).await;
+    assert_eq!(edge.get("b.example").await, Ok("one".to_owned()));
+}
+
+#[tokio::test]
+async fn a_bad_table_is_told_with_its_place_and_the_old_one_stays() {
+    let one = origin("one").await;
+    let mut edge = Edge::start(folder(&[("a.example", &one)])).await;
+    replace(&edge.path("table.json"), r#"{"routes": [{"host": "a.example", "endpoints": []}]}"#);
+    let line = edge.says("the files are not taken; what was served goes on").await;
+    assert!(line.contains("table.json") && line.contains("routes[0]"), "{line}");
+    assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
+    fs::remove_file(edge.path("table.json")).unwrap();
+    edge.says("cannot read").await;
+    assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
+    write_table(edge.folder(), &[("b.example", &one)]);
+    edge.until("b.example", Ok("one")).await;
+}
+
+#[tokio::test]
+async fn it_does_not_start_with_files_that_cannot_be_served() {
+    let one = origin("one").await;
+    let good = folder(&[("a.example", &one)]);
+    let path = |name: &str| good.path().join(name).to_str().unwrap().to_owned();
+    issue(good.path(), "own", &["a.example"]);
+    issue(good.path(), "other", &["b.example"]);
+    fs::write(path("text"), "this is no PEM").unwrap();
+    for (chain, key, words) in [
+        ("missing", "own.key", "cannot read"),
+        ("text", "own.key", "read the certificate chain as PEM"),
+        ("own.pem", "text", "read the private key as PEM"),
+        ("own.pem", "other.key", "use the key with the certificate"),
+    ] {
+        let (code, said) =
+            refused(good.path(), &["--http", "127.0.0.1:0", "--cert", &path(chain), "--key", &path(key)]).await;
+        assert_eq!(code, 78, "{said}");
+        assert!(said.contains(words) && said.contains(chain) && said.contains("hint: "), "{said}");
+    }
+    for (table, words) in [
+        ("", "EOF while parsing"),
+        ("{\"routes\": [{}]}", "missing field `host` at line 1"),
+        ("\u{7f}", "line 1 column 1"),
+    ] {
+        replace(&good.path().join("table.json"), table);
+        let (code, said) = refused(good.path(), &["--http", "127.0.0.1:0"]).await;
+        assert_eq!(code, 78, "{said}");
+        assert!(said.contains(words) && said.contains("table.json"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_command_line_says_what_is_missing() {
+    let good = folder(&[]);
+    for (words, code, said) in [
+        (vec!["--cert", "x"], 64, "--key <FILE>"),
+        (vec!["--key", "x"], 64, "--cert <FILE>"),
+        (vec!["--http", "127.0.0.1:1", "--https", "127.0.0.1:1"], 78, "--http and --https are both 127.0.0.1:1"),
+        (vec!["--workers", "0"], 64, "--workers"),
+        (vec!["--drain", "soon"], 64, "a time is a number and its unit"),
+    ] {
+        let (got, text) = refused(good.path(), &words).await;
+        assert!(got == code && text.contains(said), "{words:?} ended with {got}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn p51_each_name_gets_its_certificate_and_others_the_listeners_own() {
+    let origin = origin("one").await;
+    let one = origin.address;
+    let folder = folder(&[]);
+    issue(folder.path(), "a", &["a.example"]);
+    issue(folder.path(), "own", &["b.example"]);
+    let table = format!(
+        r#"{{"routes": [{{"host": "a.example", "endpoints": ["{one}"]}}, {{"host": "b.example", "endpoints": ["{one}"]}}],
+            "certificates": [{{"host": "a.example", "chain": "a.pem", "key": "a.key"}}]}}"#
+    );
+    replace(&folder.path().join("table.json"), &table);
+    let own = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let words = ["--https", "127.0.0.1:0", "--cert", &own("own.pem"), "--key", &own("own.key")];
+    let mut edge = Edge::with(folder, &words).await;
+    assert_eq!(over_tls(&edge, "a.pem", "a.example").await, Ok("one".to_owned()));
+    assert_eq!(over_tls(&edge, "own.pem", "b.example").await, Ok("one".to_owned()));
+    // A chain whose key is another's changes nothing; with its key it is taken.
+    fs::copy(edge.path("own.pem"), edge.path("old.pem")).unwrap();
+    let key = issue(edge.folder(), "new", &["b.example"]);
+    replace(&edge.path("own.pem"), &fs::read_to_string(edge.path("new.pem")).unwrap());
+    edge.says("the certificate of the listener").await;
+    assert_eq!(over_tls(&edge, "old.pem", "b.example").await, Ok("one".to_owned()));
+    replace(&edge.path("own.key"), &key);
+    edge.says("generation=2").await;
+    assert_eq!(over_tls(&edge, "new.pem", "b.example").await, Ok("one".to_owned()));
+}
+
+#[tokio::test]
+async fn told_to_stop_it_ends_well_and_at_once_when_nothing_runs() {
+    for signal in ["TERM", "INT"] {
+        let mut edge = Edge::start(folder(&[])).await;
+        edge.signal(signal).await;
+        assert!(edge.ended().await.success());
+    }
+}
+
+/// A certificate that signs itself, as `NAME.pem` and `NAME.key`; returns the key.
+fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
+    let made = rcgen::generate_simple_self_signed(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    let key = made.signing_key.serialize_pem();
+    replace(&folder.join(name).with_extension("pem"), &made.cert.pem());
+    replace(&folder.join(name).with_extension("key"), &key);
+    key
+}
+
+/// One request of a client that trusts nothing but that file.
+async fn over_tls(edge: &Edge, trusted: &str, host: &str) -> Result<String, u16> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(edge.path(trusted)).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let stream = TcpStream::connect(edge.address("https")).await.unwrap();
+    get(TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap(), host).await
+}

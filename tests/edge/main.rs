@@ -1,0 +1,6 @@
+//! The edge as a program, without a control plane: what it serves is a file.
+
+#![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
+
+mod files;
+mod program;

@@ -1,0 +1,199 @@
+//! `dormouse edge` as a child, with files in a folder of its own, and origins that say who they are.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// No single step takes anything near this.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program's executable.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dormouse");
+
+pub(crate) struct Edge {
+    child: Child,
+    ready: String,
+    log: Lines<BufReader<ChildStderr>>,
+    heard: Vec<String>,
+    folder: TempDir,
+}
+
+/// A folder with a table in it.
+pub(crate) fn folder(routes: &[(&str, &Origin)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(folder.path(), routes);
+    folder
+}
+
+/// Replaces the table as editors and programs do: whole.
+pub(crate) fn write_table(folder: &Path, routes: &[(&str, &Origin)]) {
+    let routes: Vec<_> = routes.iter().map(|(host, to)| json!({"host": host, "endpoints": [to.address]})).collect();
+    replace(&folder.join("table.json"), &json!({ "routes": routes }).to_string());
+}
+
+pub(crate) fn replace(path: &Path, text: &str) {
+    let beside = path.with_extension("new");
+    fs::write(&beside, text).unwrap();
+    fs::rename(&beside, path).unwrap();
+}
+
+/// The command that serves the table of a folder, with more words.
+pub(crate) fn command(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["edge", "--table"])
+        .arg(folder.join("table.json"))
+        .args(words)
+        .env_remove("DORMOUSE_LOG")
+        .kill_on_drop(true);
+    command
+}
+
+impl Edge {
+    /// Serves a folder's table on a free port.
+    pub(crate) async fn start(folder: TempDir) -> Self {
+        Self::with(folder, &["--http", "127.0.0.1:0"]).await
+    }
+
+    pub(crate) async fn with(folder: TempDir, words: &[&str]) -> Self {
+        let mut child = command(folder.path(), words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut edge = Self { child, ready: String::new(), log, heard: Vec::new(), folder };
+        soon("its ready line", output.read_line(&mut edge.ready)).await.unwrap();
+        if !edge.ready.starts_with("ready") {
+            edge.says("ready, of which there was no line").await;
+        }
+        edge
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where it says that a listener is.
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        let word = self.ready.split_whitespace().find_map(|word| word.strip_prefix(&format!("{listener}=")));
+        word.unwrap_or_else(|| panic!("no {listener} in {:?}", self.ready)).parse().unwrap()
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+    }
+
+    /// Waits until a line of its log has these words.
+    pub(crate) async fn says(&mut self, words: &str) -> String {
+        if let Some(line) = self.heard.iter().find(|line| line.contains(words)) {
+            return line.clone();
+        }
+        let heard = &mut self.heard;
+        let line = timeout(PATIENCE, async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                heard.push(line.clone());
+                if line.contains(words) {
+                    return Some(line);
+                }
+            }
+            None
+        });
+        line.await.ok().flatten().unwrap_or_else(|| panic!("never {words:?} in {:#?}", self.heard))
+    }
+
+    /// Whose body a host gets, or another status than 200.
+    pub(crate) async fn get(&self, host: &str) -> Result<String, u16> {
+        get(TcpStream::connect(self.address("http")).await.unwrap(), host).await
+    }
+
+    /// Waits until a host gets that.
+    pub(crate) async fn until(&self, host: &str, wanted: Result<&str, u16>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let got = self.get(host).await;
+            if got.as_deref().map_err(|status| *status) == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{host} still gets {got:?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        soon("its end", self.child.wait()).await.unwrap()
+    }
+}
+
+/// Waits for a future that must come.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+/// Runs to its end, which must be a failure at the start.
+pub(crate) async fn refused(folder: &Path, words: &[&str]) -> (i32, String) {
+    let Output { status, stderr, .. } = soon("its refusal", command(folder, words).output()).await.unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str) -> Result<String, u16> {
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let mut text = String::new();
+    soon("an answer", async {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut text).await.unwrap();
+    })
+    .await;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    match head.split(' ').nth(1).unwrap().parse().unwrap() {
+        200 => Ok(body.to_owned()),
+        status => Err(status),
+    }
+}
+
+/// An origin that answers each request with its name, until it is dropped.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    _serving: JoinSet<()>,
+}
+
+pub(crate) async fn origin(name: &'static str) -> Origin {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            connections.spawn(answer(stream, name));
+        }
+    });
+    Origin { address, _serving: serving }
+}
+
+async fn answer(stream: TcpStream, name: &'static str) {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while stream.read_line(&mut line).await.is_ok_and(|count| count > 0) {
+        if line == "\r\n" {
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+            // The edge may have left.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+        line.clear();
+    }
+}
