@@ -9,7 +9,7 @@ use std::time::Duration;
 use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::{Engine, EngineError};
 use dormouse_control::store::StoreError;
-use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, open_store};
+use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, is_disk_full, open_store};
 use dormouse_proxy::{Config as ProxyConfig, Proxy, StartError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -110,15 +110,16 @@ impl App {
             data: folder.path().to_owned(),
             zone: config.zone.clone(),
             token,
+            pushes: config.pushes,
             crash: config.crash.clone(),
         };
-        let control = Control::start(told, store, engine).await.map_err(|error| no_control(&error))?;
+        let control = Control::start(told, store, engine).await.map_err(|error| no_control(folder.path(), &error))?;
         let link = control.join();
         let proxy = match Proxy::start(proxy_config(config, &folder), link.updates, link.reports) {
             Ok(proxy) => proxy,
             Err(error) => {
                 control.stop(STOP).await;
-                return Err(no_edge(&error));
+                return Err(no_edge(folder.path(), &error));
             }
         };
         let ports = EdgePorts { http: proxy.http().map(|at| at.port()), https: proxy.https().map(|at| at.port()) };
@@ -164,13 +165,17 @@ fn ready(at: &Addresses) -> String {
 }
 
 fn no_store(folder: &Path, error: &StoreError) -> Failure {
+    if is_disk_full(error) {
+        return Failure::disk_full(folder).because(error);
+    }
     Failure::new(Exit::CannotCreate, format!("cannot open the store in {}", folder.display()))
         .because(error)
-        .hint("is the folder writable, its disk not full, and not of a newer Dormouse?")
+        .hint("is the folder writable, and not of a newer Dormouse?")
 }
 
-fn no_control(error: &ControlError) -> Failure {
+fn no_control(folder: &Path, error: &ControlError) -> Failure {
     match error {
+        error if is_disk_full(error) => Failure::disk_full(folder).because(error),
         ControlError::Engine(error) => no_engine(error),
         ControlError::Authority(error) => {
             Failure::new(Exit::Configuration, "cannot use the local certificate authority")
@@ -192,8 +197,9 @@ fn no_engine(error: &EngineError) -> Failure {
     }
 }
 
-fn no_edge(error: &StartError) -> Failure {
+fn no_edge(folder: &Path, error: &StartError) -> Failure {
     match error {
+        error if is_disk_full(error) => Failure::disk_full(folder).because(error),
         StartError::Bind { listener, address, source } => port(listener, *address, source),
         error => Failure::new(Exit::CannotCreate, "cannot start the edge").because(error),
     }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dormouse_control::crash::Crash;
+use dormouse_control::git;
 use dormouse_link::Host;
 
 use crate::cli::UpArgs;
@@ -35,6 +36,8 @@ pub struct UpConfig {
     pub workers: usize,
     /// How much is logged, as a filter; `None`: the usual.
     pub log: Option<String>,
+    /// How much a push may bring.
+    pub pushes: git::Limits,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
 }
@@ -71,6 +74,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         engine: args.engine,
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
         log: variable("DORMOUSE_LOG").and_then(|filter| filter.into_string().ok()),
+        pushes: git::Limits::default(),
         crash: crash()?,
     })
 }

@@ -107,6 +107,11 @@ fn fails(command: &mut Command, code: i32, words: &[&str]) {
     }
 }
 
+/// Started on this folder, it ends with the code and these words.
+pub(crate) fn fails_on(data: &Path, more: &[&str], code: i32, words: &[&str]) {
+    fails(&mut up(data, more), code, words);
+}
+
 /// Removes what a program made on Docker, by the id that its store has.
 struct Traces<'a>(&'a Path);
 
