@@ -1,5 +1,5 @@
-//! A push out of any bytes: its measure does not depend on the pieces it comes in, never takes more memory than its limits
-//! say, and a refusal is told in whole packets. Git's own answer, too, is any bytes.
+//! A push out of any bytes: its measure does not depend on the pieces it comes in, and a refusal is told in
+//! whole packets. Git's own answer, too, is any bytes.
 //!
 //! The control plane's files are taken as they are: so the target is built in seconds, without the rest of it.
 
