@@ -201,6 +201,24 @@ mod docker {
     }
 
     #[test]
+    fn c21_a_start_on_a_used_folder_whose_disk_is_full_is_told_and_with_room_it_starts() {
+        let Some(disk) = crate::full_disk::Disk::new() else { return };
+        let data = disk.path().join("data");
+        let start_and_stop = || {
+            let mut program = Program::start(&data, &[]);
+            program.signal("-TERM");
+            assert!(program.ended().success());
+        };
+        start_and_stop();
+        let traces = Traces(&data);
+        disk.fill();
+        fails(&mut up(&data, &[]), 73, &["the disk that holds", "is full", "free some space"]);
+        disk.free();
+        start_and_stop();
+        drop(traces);
+    }
+
+    #[test]
     fn a_secret_that_others_can_read_is_not_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("ca.key");
