@@ -4,7 +4,7 @@
 # Programs that run in containers; cargo does not know them (see build.rs).
 PROGRAMS := boilerplates/hello/src/main.rs $(wildcard sandbox/main.rs)
 
-.PHONY: help up test check bench soak
+.PHONY: help up test check bench soak fuzz
 
 help: ## Tell what can be made (this text)
 	@awk 'BEGIN { FS = ":.*## "; print "make TARGET, where TARGET is one of" } \
@@ -28,16 +28,23 @@ soak: ## Run the long forms of tests (abrupt ends, Docker's failures); for more 
 		cargo nextest run --profile soak --workspace --locked --all-features --ignore-default-filter \
 		-E 'test(crash::) or test(/soak::/)'
 
-check: ## Check format, lints, documentation, licences and unused dependencies
+check: ## Check format, lints, documentation, licences, unused dependencies, and fuzz for some seconds
 	@scripts/install.sh
-	@scripts/tools.sh cargo-deny cargo-machete
+	@scripts/tools.sh cargo-deny cargo-machete cargo-fuzz
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	rustfmt --check --edition 2024 $(PROGRAMS)
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 	cargo deny --log-level error --locked check --hide-inclusion-graph bans licenses sources
 	cargo machete
+	scripts/fuzz.sh 4
+
+fuzz: ## Feed made-up bytes to whatever reads bytes from outside; SECONDS=3600 for an hour each
+	@scripts/install.sh
+	@scripts/tools.sh cargo-fuzz
+	scripts/fuzz.sh $(or $(SECONDS),60)
 
 bench: ## Measure the road and the table (docs/benchmarks.md); FULL=1 for more deployments, sleeps and sleepers
 	@scripts/install.sh

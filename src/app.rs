@@ -9,7 +9,7 @@ use std::time::Duration;
 use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::{Engine, EngineError};
 use dormouse_control::store::StoreError;
-use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, open_store};
+use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, is_disk_full, open_store};
 use dormouse_proxy::{Config as ProxyConfig, Listener, Proxy, StartError};
 use tokio::net::TcpListener;
 
@@ -111,15 +111,19 @@ impl App {
             data: folder.path().to_owned(),
             zone: config.zone.clone(),
             token,
+            pushes: config.pushes,
             crash: config.crash.clone(),
         };
-        let control = Control::start(told, store, engine).await.map_err(|error| no_control(&error))?;
+        let control = Control::start(told, store, engine).await.map_err(|error| no_control(folder.path(), &error))?;
         let link = control.join();
         let proxy = match Proxy::start(proxy_config(config, &folder), link.updates, link.reports) {
             Ok(proxy) => proxy,
             Err(error) => {
                 control.stop(STOP).await;
-                return Err(no_edge(&error));
+                return Err(match &error {
+                    error if is_disk_full(error) => Failure::disk_full(folder.path()).because(error),
+                    error => no_edge(error),
+                });
             }
         };
         let port = |listener| proxy.address(listener).map(|at| at.port());
@@ -165,13 +169,17 @@ pub(crate) fn ready(listeners: &[(&str, Option<SocketAddr>)]) -> String {
 }
 
 fn no_store(folder: &Path, error: &StoreError) -> Failure {
+    if is_disk_full(error) {
+        return Failure::disk_full(folder).because(error);
+    }
     Failure::new(Exit::CannotCreate, format!("cannot open the store in {}", folder.display()))
         .because(error)
-        .hint("is the folder writable, its disk not full, and not of a newer Dormouse?")
+        .hint("is the folder writable, and not of a newer Dormouse?")
 }
 
-fn no_control(error: &ControlError) -> Failure {
+fn no_control(folder: &Path, error: &ControlError) -> Failure {
     match error {
+        error if is_disk_full(error) => Failure::disk_full(folder).because(error),
         ControlError::Engine(error) => no_engine(error),
         ControlError::Authority(error) => {
             Failure::new(Exit::Configuration, "cannot use the local certificate authority")

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dormouse_control::crash::Crash;
+use dormouse_control::git;
 use dormouse_link::Host;
 
 use crate::cli::{EdgeArgs, UpArgs};
@@ -37,6 +38,8 @@ pub struct UpConfig {
     pub workers: usize,
     /// How much is logged, as a filter; `None`: the usual.
     pub log: Option<String>,
+    /// How much a push may bring.
+    pub pushes: git::Limits,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
 }
@@ -126,6 +129,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         engine: args.engine,
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
         log: log(),
+        pushes: git::Limits::default(),
         crash: crash()?,
     })
 }

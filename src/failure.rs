@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Exit codes, after sysexits(3).
@@ -44,6 +45,12 @@ impl Failure {
     /// Fails with `what` happened: a sentence without its end.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self { exit, what: what.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// Fails because there is no room where `path` is.
+    pub(crate) fn disk_full(path: &Path) -> Self {
+        Self::new(Exit::CannotCreate, format!("the disk that holds {} is full", path.display()))
+            .hint("free some space there (df tells how much there is), or name another folder with --data DIR")
     }
 
     /// Adds why, with all that is behind it.

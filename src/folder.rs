@@ -105,6 +105,9 @@ fn random_token() -> io::Result<String> {
 }
 
 fn cannot(path: &Path, error: &io::Error) -> Failure {
+    if dormouse_control::is_disk_full(error) {
+        return Failure::disk_full(path).because(error);
+    }
     Failure::new(Exit::CannotCreate, format!("cannot use {}", path.display()))
         .because(error)
         .hint("make it writable for this user, or name another folder with --data DIR")

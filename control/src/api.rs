@@ -62,7 +62,7 @@ impl Token {
 }
 
 /// Every URL.
-pub(crate) fn router(world: &Arc<World>, token: Token, url: String, edge: EdgePorts) -> Router {
+pub(crate) fn router(world: &Arc<World>, token: Token, url: String, edge: EdgePorts, limits: git::Limits) -> Router {
     let api = Api { world: world.clone(), url: url.into(), edge };
     let guarded = Router::new()
         .route("/api/v1/apps", get(app::list).post(app::create))
@@ -77,7 +77,7 @@ pub(crate) fn router(world: &Arc<World>, token: Token, url: String, edge: EdgePo
         .with_state(api);
     let pushes = Arc::new(Gate { world: world.clone(), token });
     guarded
-        .merge(git::router(pushes, world.tasks.clone(), git::Limits::default()))
+        .merge(git::router(pushes, world.tasks.clone(), limits))
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
         .method_not_allowed_fallback(|| async { Problem::method() })
 }

@@ -3,6 +3,7 @@
 //! Whatever was pushed, the archive holds only regular files, folders and symbolic links, and no name or link in it leads
 //! out of it.
 
+mod bounds;
 mod check;
 
 use std::io::Read;
@@ -10,6 +11,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+pub use bounds::Unbounded;
 pub use check::Refused;
 
 use crate::git::{Commit, Repository, RepositoryError};
@@ -27,8 +29,11 @@ pub enum ContextError {
     #[error(transparent)]
     Repository(RepositoryError),
     /// The tree is too large.
-    #[error("build the commit: its files are larger than {} MiB together", .0 / 1024 / 1024)]
+    #[error("the commit's files are larger than {} MiB together: leave out what can be made or fetched while the image is built", .0 / 1024 / 1024)]
     TooLarge(u64),
+    /// It has too many names, or too deep or too long ones.
+    #[error(transparent)]
+    Unbounded(#[from] Unbounded),
     /// Something in the tree must not be there.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -36,10 +41,16 @@ pub enum ContextError {
 
 /// The tree of a commit.
 pub async fn context(repository: &Repository, commit: &Commit) -> Result<Bytes, ContextError> {
-    limited(repository, commit, CONTEXT_MAX_BYTES).await
+    limited(repository, commit, CONTEXT_MAX_BYTES, bounds::BOUNDS).await
 }
 
-async fn limited(repository: &Repository, commit: &Commit, limit: u64) -> Result<Bytes, ContextError> {
+async fn limited(
+    repository: &Repository,
+    commit: &Commit,
+    limit: u64,
+    bounds: bounds::Bounds,
+) -> Result<Bytes, ContextError> {
+    bounds::hold(repository, commit, bounds).await?;
     let archive = repository.archive(commit, limit).await.map_err(|error| match error {
         RepositoryError::TooMuch { limit, .. } => ContextError::TooLarge(limit),
         error => ContextError::Repository(error),

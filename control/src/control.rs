@@ -15,6 +15,7 @@ use crate::api::{self, EdgePorts, Token};
 use crate::authority::{Authority, AuthorityError};
 use crate::crash::Crash;
 use crate::engine::{Engine, EngineError};
+use crate::git;
 use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::model::now;
@@ -41,6 +42,8 @@ pub struct Config {
     pub zone: Host,
     /// The secret for the API and for pushes.
     pub token: String,
+    /// How much a push may bring.
+    pub pushes: git::Limits,
     /// Where a test ends it; nowhere by default.
     pub crash: Crash,
 }
@@ -72,6 +75,7 @@ pub enum ControlError {
 pub struct Control {
     world: Arc<World>,
     token: Token,
+    pushes: git::Limits,
 }
 
 /// The store in a data folder, from which the engine's handle gets the installation's id.
@@ -114,7 +118,7 @@ impl Control {
         sweep::start(&world).await;
         builder::start(&world);
         listen_to_engine(&world);
-        Ok(Self { token: Token::new(&config.token), world })
+        Ok(Self { token: Token::new(&config.token), pushes: config.pushes, world })
     }
 
     /// Joins an edge of this process. Edges are joined before [`Control::go`], so that nothing is taken for drained before
@@ -134,7 +138,7 @@ impl Control {
 
     /// Serves the API on a bound socket, until [`Control::stop`].
     pub fn serve(&self, listener: TcpListener, address: SocketAddr, edge: EdgePorts) {
-        let router = api::router(&self.world, self.token.clone(), format!("http://{address}"), edge);
+        let router = api::router(&self.world, self.token.clone(), format!("http://{address}"), edge, self.pushes);
         let stop = self.world.tasks.token();
         self.world.tasks.spawn("api", async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;

@@ -45,4 +45,5 @@ mod world;
 
 pub use api::EdgePorts;
 pub use control::{Config, Control, ControlError, open_store, words};
+pub use error::is_disk_full;
 pub use publish::EdgeLink;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use dormouse_link::{Generation, Host, Label};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::watch;
 
 use crate::limits::Limits;
@@ -49,10 +49,13 @@ const MAX_APPS: i64 = 1000;
 pub enum StoreError {
     /// SQLite's.
     #[error("use the store")]
-    Sql(#[from] sqlx::Error),
+    Sql(#[source] sqlx::Error),
+    /// Its disk has no room. What was asked was not done, and nothing of it is there.
+    #[error("write to the store: the disk that holds the data folder is full")]
+    DiskFull(#[source] sqlx::Error),
     /// A migration's.
     #[error("bring the store's schema up to date")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] sqlx::migrate::MigrateError),
     /// A row says what no version of this program writes.
     #[error("read {what} from the store: this version does not know {value}")]
     Corrupt {
@@ -84,6 +87,29 @@ pub enum StoreError {
     /// Addresses are free, but some edge may still know each of them for another environment.
     #[error("find an address that every edge has forgotten")]
     AddressesRest,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_disk_full(&error) { Self::DiskFull(error) } else { Self::Sql(error) }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::Execute(error) if is_disk_full(&error) => Self::DiskFull(error),
+            error => Self::Migrate(error),
+        }
+    }
+}
+
+/// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the file that is shared between connections could not be made large enough.
+const DISK_FULL_CODES: [&str; 2] = ["13", "4874"];
+
+fn is_disk_full(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| DISK_FULL_CODES.contains(&&*code))
 }
 
 /// The store.
@@ -118,7 +144,11 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .after_release(|connection, _| Box::pin(is_settled(connection)))
+            .connect_with(options.clone())
+            .await?;
         sqlx::migrate!("./migrations").run(&write).await?;
         let read = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         let mut store = Self { read, write, changed: watch::Sender::new(0), installation: String::new() };
@@ -187,6 +217,16 @@ impl Store {
         let row = sqlx::query("SELECT value FROM meta WHERE name = 'generation'").fetch_one(&self.read).await?;
         parse("generation", &row.try_get::<String, _>(0)?).map(Generation)
     }
+}
+
+/// Whether a connection that comes back has ended its transaction; one that has not is closed, and a new one opened.
+///
+/// Where a commit finds the disk full, SQLite itself rolls the transaction back, and the library counts it as open for ever. What is written after
+/// that is inside of it: seen by nobody else, and never on disk.
+async fn is_settled(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // A rollback may still wait for its turn; this comes after it.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// A column's text as a value of its type.

@@ -7,6 +7,7 @@ mod crash;
 mod deploy;
 mod engine_failures;
 mod faults;
+mod full_disk;
 mod hostile;
 mod http;
 mod isolation;

@@ -107,6 +107,11 @@ fn fails(command: &mut Command, code: i32, words: &[&str]) {
     }
 }
 
+/// Started on this folder, it ends with the code and these words.
+pub(crate) fn fails_on(data: &Path, more: &[&str], code: i32, words: &[&str]) {
+    fails(&mut up(data, more), code, words);
+}
+
 /// Removes what a program made on Docker, by the id that its store has.
 struct Traces<'a>(&'a Path);
 
@@ -193,6 +198,24 @@ mod docker {
             fails(&mut up(other.path(), &[&flag, &address]), 69, &[&format!("for {listener} on {address}"), &flag]);
             drop(traces);
         }
+    }
+
+    #[test]
+    fn c21_a_start_on_a_used_folder_whose_disk_is_full_is_told_and_with_room_it_starts() {
+        let Some(disk) = crate::full_disk::Disk::new() else { return };
+        let data = disk.path().join("data");
+        let start_and_stop = || {
+            let mut program = Program::start(&data, &[]);
+            program.signal("-TERM");
+            assert!(program.ended().success());
+        };
+        start_and_stop();
+        let traces = Traces(&data);
+        disk.fill();
+        fails(&mut up(&data, &[]), 73, &["the disk that holds", "is full", "free some space"]);
+        disk.free();
+        start_and_stop();
+        drop(traces);
     }
 
     #[test]

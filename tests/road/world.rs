@@ -13,6 +13,7 @@ use dormouse_control::crash::Crash;
 use dormouse_control::engine::Engine;
 use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::fake::Fake;
+use dormouse_control::git::Limits;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -62,6 +63,24 @@ pub(crate) struct End {
 impl World {
     pub(crate) async fn fake() -> Self {
         Self::new(Some(Fake::new()), Crash::default()).await
+    }
+
+    /// On the scripted engine, with other limits for pushes.
+    pub(crate) async fn with_limits(pushes: Limits) -> Self {
+        let (data, mut config) = empty();
+        config.pushes = pushes;
+        let fake = Fake::new();
+        let (life, engine) = Life::here(&config, Some(&fake));
+        Self::living(life, engine, Some(fake), (data, config))
+    }
+
+    /// On the scripted engine, with its data in a folder that is there.
+    pub(crate) async fn fake_in(folder: &Path) -> Self {
+        let (data, mut config) = empty();
+        config.data = folder.join("data");
+        let fake = Fake::new();
+        let (life, engine) = Life::here(&config, Some(&fake));
+        Self::living(life, engine, Some(fake), (data, config))
     }
 
     /// On the scripted engine, with a crash in its first life.
@@ -387,6 +406,7 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
         engine: None,
         workers: 2,
         log: None,
+        pushes: Limits::default(),
         crash: Crash::default(),
     };
     (data, config)

@@ -87,6 +87,7 @@ impl From<AppsError> for Problem {
             AppsError::Deleting(_) => Self::new(StatusCode::CONFLICT, words).hint("wait until it is gone"),
             AppsError::Store(error) => error.into(),
             AppsError::Engine(error) => error.into(),
+            AppsError::Git(error) if error.is_disk_full() => disk_full(&error),
             error @ (AppsError::Git(_) | AppsError::Authority(_)) => internal(&error),
         }
     }
@@ -101,6 +102,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::Quota(_) => Self::new(StatusCode::CONFLICT, words).hint("delete an application first"),
             StoreError::Gone(_) => Self::new(StatusCode::NOT_FOUND, words),
+            error @ StoreError::DiskFull(_) => disk_full(&error),
             error => internal(&error),
         }
     }
@@ -115,6 +117,13 @@ impl From<EngineError> for Problem {
             error => internal(&error),
         }
     }
+}
+
+/// Nothing was done, and it can be asked for again as soon as there is room.
+fn disk_full(error: &dyn std::error::Error) -> Problem {
+    tracing::error!(error = chain(error), "the disk that holds the data folder is full");
+    Problem::new(StatusCode::INSUFFICIENT_STORAGE, "the disk that holds Dormouse's data folder is full")
+        .hint("free some space there; Dormouse goes on by itself")
 }
 
 /// Our own fault: the details go to the log.
