@@ -43,6 +43,6 @@ pub mod task;
 mod variables;
 mod world;
 
-pub use api::EdgePorts;
+pub use api::{EdgePorts, api_routes};
 pub use control::{Config, Control, ControlError, open_store, words};
 pub use publish::EdgeLink;
