@@ -7,4 +7,5 @@ pub mod client;
 pub mod config;
 pub mod failure;
 mod folder;
+mod plain;
 mod telemetry;

@@ -57,9 +57,8 @@ mod tests {
     fn of_many_threads_at_one_moment_one_speaks_and_all_are_counted() {
         let quiet = Quiet::default();
         let said: usize = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| (0..1000).filter(|_| quiet.say(7).is_some()).count()))
-                .collect();
+            let all: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| (0..1000).filter(|_| quiet.say(7).is_some()).count())).collect();
             all.into_iter().map(|thread| thread.join().expect("it ends")).sum()
         });
         assert_eq!((said, quiet.say(5000)), (1, Some(7999)));

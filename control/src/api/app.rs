@@ -48,10 +48,9 @@ pub(crate) async fn create(
     State(api): State<Api>,
     Document(create): Document<Create>,
 ) -> Result<(StatusCode, Json<AppView>), Problem> {
-    let name: Label = create
-        .name
-        .parse()
-        .map_err(|error| Problem::invalid(format!("{:?} cannot be a name: {error}", create.name)).hint("choose another name"))?;
+    let name: Label = create.name.parse().map_err(|error| {
+        Problem::invalid(format!("{:?} cannot be a name: {error}", create.name)).hint("choose another name")
+    })?;
     let app = apps::create(&api.world, name).await?;
     Ok((StatusCode::CREATED, Json(view(&api, app).await?)))
 }

@@ -70,7 +70,9 @@ impl IntoResponse for Problem {
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 wants to see how one proves who one is.
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dormouse\""));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dormouse\""));
         }
         response
     }
@@ -79,9 +81,10 @@ impl IntoResponse for Problem {
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         let (detail, hint) = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                (format!("the body has more than {BODY_MAX_BYTES} bytes"), "send less; variables may be set in several steps")
-            }
+            StatusCode::PAYLOAD_TOO_LARGE => (
+                format!("the body has more than {BODY_MAX_BYTES} bytes"),
+                "send less; variables may be set in several steps",
+            ),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                 ("the body is not said to be JSON".to_owned(), "send it with Content-Type: application/json")
             }
@@ -132,7 +135,9 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::CONFLICT, words).hint("choose another name")
             }
             StoreError::Quota(_) => Self::new(StatusCode::CONFLICT, words).hint("delete an application first"),
-            StoreError::Gone(_) => Self::new(StatusCode::NOT_FOUND, words).hint("`dormouse status` shows what there is"),
+            StoreError::Gone(_) => {
+                Self::new(StatusCode::NOT_FOUND, words).hint("`dormouse status` shows what there is")
+            }
             error => internal(&error),
         }
     }
