@@ -20,6 +20,9 @@ const ZONE_MAX_BYTES: usize = 253 - 2 * (LABEL_MAX_BYTES + 1);
 /// The longest label of a domain (RFC 1035).
 const DOMAIN_LABEL_MAX_BYTES: usize = 63;
 
+/// The longest name of a variable, in bytes.
+const VARIABLE_NAME_MAX_BYTES: usize = 200;
+
 /// The longest time a setting may have: a year.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -250,6 +253,9 @@ fn variable_name(name: &str) -> Result<String, String> {
     let rest = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if name.bytes().next().is_none_or(|first| first.is_ascii_digit()) || !name.bytes().all(rest) {
         return Err("a variable's name has letters, digits and _, and begins with no digit".to_owned());
+    }
+    if name.len() > VARIABLE_NAME_MAX_BYTES {
+        return Err(format!("a variable's name has at most {VARIABLE_NAME_MAX_BYTES} characters"));
     }
     Ok(name.to_owned())
 }
