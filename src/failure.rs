@@ -90,12 +90,12 @@ impl Failure {
     /// Tells it on stderr, and gives the exit code. That nobody listens changes nothing.
     pub fn tell(&self) -> ExitCode {
         if !self.what.is_empty() {
-            let mut text = format!("error: {}\n", plain::plain(&self.what));
+            let mut text = format!("error: {}\n", plain::message(&self.what));
             for cause in &self.causes {
-                text += &format!("  cause: {}\n", plain::plain(cause));
+                text += &format!("  cause: {}\n", plain::message(cause));
             }
             if let Some(hint) = &self.hint {
-                text += &format!("hint: {}\n", plain::plain(hint));
+                text += &format!("hint: {}\n", plain::message(hint));
             }
             let _ = io::stderr().lock().write_all(text.as_bytes());
         }

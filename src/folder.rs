@@ -138,9 +138,12 @@ pub(crate) fn replace(file: &Path, text: &str) -> io::Result<()> {
         _ => {}
     }
     let mut open = OpenOptions::new().create_new(true).write(true).mode(MODE_SECRET).open(&new)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    fs::rename(&new, file)
+    let written = open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).and_then(|()| fs::rename(&new, file));
+    if written.is_err() {
+        // Half a file is of no use to anybody.
+        let _ = fs::remove_file(&new);
+    }
+    written
 }
 
 /// 256 random bits, hexadecimal.

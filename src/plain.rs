@@ -3,6 +3,17 @@
 /// How much of one value of the command line is said back.
 const VALUE_MAX_CHARS: usize = 200;
 
+/// How much of a message is told: a path may have thousands of letters.
+const MESSAGE_MAX_CHARS: usize = 1000;
+
+/// A message of the program's own, with what it says of others made harmless, and cut where it is too long.
+pub(crate) fn message(text: &str) -> String {
+    match text.char_indices().nth(MESSAGE_MAX_CHARS) {
+        Some((end, _)) => plain(&text[..end]) + "…",
+        None => plain(text),
+    }
+}
+
 /// A text that cannot do anything to a terminal; its lines stay lines.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|letter| if is_harmless(letter) || letter == '\n' { letter } else { ' ' }).collect()
@@ -44,5 +55,6 @@ mod tests {
     fn a_value_is_one_line_that_is_not_too_long() {
         assert_eq!(value("a\x1b[2J\nhint: é"), "a\\u{1b}[2J\\u{a}hint: é");
         assert_eq!(value(&"x".repeat(1_000_000)), "x".repeat(VALUE_MAX_CHARS) + "…");
+        assert_eq!(message(&"é".repeat(1_000_000)), "é".repeat(MESSAGE_MAX_CHARS) + "…");
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn locate(args: &ApiArgs) -> Result<Place, Failure> {
         None if elsewhere => None,
         None => read(TOKEN_FILE)?,
     };
-    if token.as_ref().is_some_and(|token| reqwest::header::HeaderValue::from_str(token).is_err()) {
+    if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
         return Err(Failure::new(Exit::Usage, "the token has characters that no token has").hint("copy it again"));
     }
     Ok(Place { base: named.or(here).unwrap_or_else(|| DEFAULT_API.to_owned()), token })
