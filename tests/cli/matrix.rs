@@ -127,7 +127,7 @@ fn runs() -> Vec<Run> {
         for arg in &args {
             let row = row_of(&command, arg.get_id().as_str());
             for &case in row.tried {
-                runs.extend(run(&path, &args, arg, case, &row));
+                runs.push(run(&path, &args, arg, case, &row));
                 runs.extend(by_variable(&path, &args, arg, case, &row));
             }
         }
@@ -158,7 +158,7 @@ fn others(path: &[String], args: &[Arg], but: &Arg) -> Vec<OsString> {
     words
 }
 
-fn run(path: &[String], args: &[Arg], arg: &Arg, case: Case, row: &Row) -> Option<Run> {
+fn run(path: &[String], args: &[Arg], arg: &Arg, case: Case, row: &Row) -> Run {
     let mut words = others(path, args, arg);
     match (arg.get_long(), case.word()) {
         (Some(long), Some(word)) => {
@@ -175,14 +175,14 @@ fn run(path: &[String], args: &[Arg], arg: &Arg, case: Case, row: &Row) -> Optio
     let code =
         if matches!(case, Missing) || (matches!(case, NonUtf8) && arg.get_id() != "data") { 64 } else { row.code };
     let code = if matches!(case, Empty) && arg.get_id() == "data" { 64 } else { code };
-    Some(Run { name: format!("{} {} {case:?}", path.join(" "), arg.get_id()), words, variable: None, is_good, code })
+    Run { name: format!("{} {} {case:?}", path.join(" "), arg.get_id()), words, variable: None, is_good, code }
 }
 
 /// The same by the argument's variable.
 fn by_variable(path: &[String], args: &[Arg], arg: &Arg, case: Case, row: &Row) -> Option<Run> {
     let variable = arg.get_env()?.to_str().expect("a name").to_owned();
     let word = case.word()?;
-    let run = run(path, args, arg, case, row)?;
+    let run = run(path, args, arg, case, row);
     let words = others(path, args, arg);
     Some(Run { name: format!("{} by {variable}", run.name), words, variable: Some((variable, word)), ..run })
 }
@@ -199,8 +199,7 @@ fn check(run: &Run, stub: &Stub) -> Result<(), String> {
         command.env(name, value);
     }
     let output = command.output().unwrap();
-    let (code, out, err) =
-        (output.status.code(), String::from_utf8(output.stdout.clone()), String::from_utf8(output.stderr.clone()));
+    let (code, out, err) = (output.status.code(), String::from_utf8(output.stdout), String::from_utf8(output.stderr));
     let (Ok(out), Ok(err)) = (out, err) else { return Err("it does not speak UTF-8".to_owned()) };
     let raw = |letter: char| {
         (letter.is_control() && letter != '\n') || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,8 +1,8 @@
 //! What an operator finds in the log when something fails with every request.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
