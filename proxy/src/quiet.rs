@@ -1,4 +1,4 @@
-//! What can happen with every request is logged at most once in a [`PERIOD`], with how often it was left out before.
+//! What can happen with every request is logged at most once in [`PERIOD_MS`], with how often it was left out before.
 //!
 //! One for each environment, in its cell, so that one that is broken does not silence the others; one for what is of no
 //! environment, in [`crate::edge::Edge`]. Lock-free, because it is asked on the path of requests.
