@@ -172,9 +172,14 @@ fn no_store(folder: &Path, error: &StoreError) -> Failure {
     if is_disk_full(error) {
         return Failure::disk_full(folder).because(error);
     }
-    Failure::new(Exit::CannotCreate, format!("cannot open the store in {}", folder.display()))
-        .because(error)
-        .hint("is the folder writable, and not of a newer Dormouse?")
+    let hint = match error {
+        StoreError::Damaged { .. } => "bring it back from your backup: docs/operating.md says how",
+        StoreError::Lost { .. } => {
+            "bring it back from your backup; to begin anew, move the folder git away, too: what no application owns is removed"
+        }
+        _ => "is the folder writable, and not of a newer Dormouse?",
+    };
+    Failure::new(Exit::CannotCreate, format!("cannot open the store in {}", folder.display())).because(error).hint(hint)
 }
 
 fn no_control(folder: &Path, error: &ControlError) -> Failure {
@@ -193,12 +198,22 @@ fn no_control(folder: &Path, error: &ControlError) -> Failure {
 fn no_engine(error: &EngineError) -> Failure {
     let failure = Failure::new(Exit::Unavailable, "cannot use the container engine").because(error);
     match error {
+        EngineError::Unavailable { .. } if is_forbidden(error) => failure.hint(
+            "this user may not use it: sudo usermod -aG docker USER, then sign in again; or say where another one is: --engine unix:///PATH",
+        ),
         EngineError::Unavailable { .. } => {
             failure.hint("start Docker (sudo systemctl start docker), or say where it is: --engine unix:///PATH")
         }
         EngineError::TooOld { .. } => failure.hint("install Docker 20.10 or newer"),
         _ => failure.hint("docker info tells more"),
     }
+}
+
+/// Whether the system said that we may not.
+fn is_forbidden(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 pub(crate) fn no_edge(error: &StartError) -> Failure {

@@ -7,6 +7,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::ContextValue;
+
+use crate::plain;
+
 /// Exit codes, after sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -93,12 +97,12 @@ impl Failure {
     /// Tells it on stderr, and gives the exit code. That nobody listens changes nothing.
     pub fn tell(&self) -> ExitCode {
         if !self.what.is_empty() {
-            let mut text = format!("error: {}\n", self.what);
+            let mut text = format!("error: {}\n", plain::message(&self.what));
             for cause in &self.causes {
-                text += &format!("  cause: {cause}\n");
+                text += &format!("  cause: {}\n", plain::message(cause));
             }
             if let Some(hint) = &self.hint {
-                text += &format!("hint: {hint}\n");
+                text += &format!("hint: {}\n", plain::message(hint));
             }
             let _ = io::stderr().lock().write_all(text.as_bytes());
         }
@@ -107,7 +111,14 @@ impl Failure {
 }
 
 impl From<clap::Error> for Failure {
-    fn from(error: clap::Error) -> Self {
+    fn from(mut error: clap::Error) -> Self {
+        // What was said is said back, but one value stays one line.
+        let said: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+        for (kind, value) in said {
+            if let ContextValue::String(text) = value {
+                error.insert(kind, ContextValue::String(plain::value(&text)));
+            }
+        }
         let text = error.render().to_string();
         if !error.use_stderr() {
             return Self::print(&format!("{}\n", text.trim_end())).err().unwrap_or_else(|| Self::new(Exit::Fine, ""));

@@ -33,6 +33,12 @@ const STARTS_AT_ONCE: usize = 8;
 /// How long the first look at all environments is waited for.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
+/// The store's file in the data folder.
+const STORE_FILE: &str = "dormouse.db";
+
+/// The folder of repositories in the data folder.
+const REPOSITORIES: &str = "git";
+
 /// What the control plane is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -80,7 +86,14 @@ pub struct Control {
 
 /// The store in a data folder, from which the engine's handle gets the installation's id.
 pub async fn open_store(data: &Path) -> Result<Store, StoreError> {
-    Store::open(&data.join("dormouse.db")).await
+    let (file, repositories) = (data.join(STORE_FILE), data.join(REPOSITORIES));
+    let is_empty = std::fs::metadata(&file).map_or(true, |found| found.len() == 0);
+    let has_repositories = std::fs::read_dir(&repositories).is_ok_and(|mut all| all.next().is_some());
+    if is_empty && has_repositories {
+        // A new store owns none of them, and what nobody owns is swept away.
+        return Err(StoreError::Lost { file, repositories });
+    }
+    Store::open(&file).await
 }
 
 impl Control {
@@ -103,7 +116,7 @@ impl Control {
             journal: Journal::open(&logs).map_err(|source| ControlError::Folder { folder: logs, source })?,
             authority,
             zone: config.zone,
-            repositories: folder("git")?,
+            repositories: folder(REPOSITORIES)?,
             addresses: OnceLock::from(Addresses::of(&network)),
             pokes: Pokes::default(),
             build_poke: Notify::new(),

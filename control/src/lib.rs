@@ -43,7 +43,7 @@ pub mod task;
 mod variables;
 mod world;
 
-pub use api::EdgePorts;
+pub use api::{EdgePorts, api_routes};
 pub use control::{Config, Control, ControlError, open_store, words};
 pub use error::is_disk_full;
 pub use publish::EdgeLink;

@@ -16,7 +16,9 @@ mod host;
 mod instance;
 mod object;
 
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dormouse_link::{Generation, Host, Label};
@@ -38,6 +40,9 @@ const READERS: u32 = 4;
 /// How long a statement waits for SQLite's lock before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The mode of a file with secrets.
+const MODE_SECRET: u32 = 0o600;
+
 /// The organisation that exists from the start.
 const FIRST_ORGANISATION: &str = "default";
 
@@ -53,6 +58,31 @@ pub enum StoreError {
     /// Its disk has no room. What was asked was not done, and nothing of it is there.
     #[error("write to the store: the disk that holds the data folder is full")]
     DiskFull(#[source] sqlx::Error),
+    /// Its file cannot be opened.
+    #[error("open {}", file.display())]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its file is no store, or not a whole one.
+    #[error("read {}: it is damaged ({says})", file.display())]
+    Damaged {
+        /// Which.
+        file: PathBuf,
+        /// What SQLite says.
+        says: String,
+    },
+    /// Its file is not there, but what it describes is.
+    #[error("find the store of what is in {}: {} is missing or empty", repositories.display(), file.display())]
+    Lost {
+        /// The file.
+        file: PathBuf,
+        /// The repositories.
+        repositories: PathBuf,
+    },
     /// A migration's.
     #[error("bring the store's schema up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -135,8 +165,10 @@ impl Write<'_> {
 }
 
 impl Store {
-    /// Opens the file, makes it where it is missing, and brings its schema up to date.
+    /// Opens the file, makes it where it is missing, and brings its schema up to date. A file that is not whole is left as it is.
     pub async fn open(file: &Path) -> Result<Self, StoreError> {
+        private(file).map_err(|source| StoreError::File { file: file.to_owned(), source })?;
+        let damaged = |says| StoreError::Damaged { file: file.to_owned(), says };
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -148,7 +180,18 @@ impl Store {
             .max_connections(1)
             .after_release(|connection, _| Box::pin(is_settled(connection)))
             .connect_with(options.clone())
-            .await?;
+            .await;
+        let write = match write {
+            Err(error) if is_damage(&error) => return Err(damaged(error.to_string())),
+            write => write?,
+        };
+        let checked = sqlx::query("PRAGMA quick_check(1)").fetch_one(&write).await;
+        match checked.and_then(|row| row.try_get::<String, _>(0)) {
+            Ok(words) if words == "ok" => {}
+            Ok(words) => return Err(damaged(words)),
+            Err(error) if is_damage(&error) => return Err(damaged(error.to_string())),
+            Err(error) => return Err(error.into()),
+        }
         sqlx::migrate!("./migrations").run(&write).await?;
         let read = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         let mut store = Self { read, write, changed: watch::Sender::new(0), installation: String::new() };
@@ -227,6 +270,22 @@ async fn is_settled(connection: &mut SqliteConnection) -> Result<bool, sqlx::Err
     // A rollback may still wait for its turn; this comes after it.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
+}
+
+/// Makes the file where it is missing, and in any case one that only its owner can read: it holds keys and variables. SQLite
+/// gives the files beside it the same mode.
+fn private(file: &Path) -> std::io::Result<()> {
+    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(MODE_SECRET).open(file)?;
+    if opened.metadata()?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(file, fs::Permissions::from_mode(MODE_SECRET))?;
+    }
+    Ok(())
+}
+
+/// Whether SQLite finds that the file is not what it wrote (SQLITE_CORRUPT, SQLITE_NOTADB).
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 /// A column's text as a value of its type.

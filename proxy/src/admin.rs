@@ -37,7 +37,9 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, table: Rc<RefC
                 });
             }
             Err(error) => {
-                warn!(%error, "an admin connection could not be accepted");
+                if let Some(left_out) = edge.quiet.say(edge.signals.now()) {
+                    warn!(%error, left_out, "an admin connection could not be accepted");
+                }
                 sleep(std::time::Duration::from_secs(1)).await;
             }
         }

@@ -34,6 +34,7 @@ mod lane;
 mod life;
 mod live;
 mod origin;
+mod quiet;
 mod wake;
 
 pub use config::{Config, Limits, Listener, Protocol};

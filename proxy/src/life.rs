@@ -24,6 +24,7 @@ use crate::front::tls::{self, Fallback, KeyPair, Tls};
 use crate::live::Live;
 use crate::live::feed::Feed;
 use crate::live::signals::{Heard, Signals};
+use crate::quiet::Quiet;
 
 /// A running data plane.
 pub struct Proxy {
@@ -169,6 +170,7 @@ impl Proxy {
         let (ready, ready_heard) = watch::channel(false);
         let (signals, heard) = Signals::new();
         let limits = Arc::new(config.limits);
+        let quiet = Arc::new(Quiet::default());
         let edge = || {
             Arc::new(Edge {
                 limits: Arc::clone(&limits),
@@ -176,6 +178,7 @@ impl Proxy {
                 signals: Arc::clone(&signals),
                 access: access.clone(),
                 dice: Dice::default(),
+                quiet: Arc::clone(&quiet),
                 ready: ready_heard.clone(),
                 stopping: stopping_heard.clone(),
             })

@@ -3,15 +3,19 @@
 //! Each promise is kept on the scripted engine and on real Docker by the very same scenario; what only one of them can
 //! show (a fault at a chosen moment, a killed process) is told by its module.
 
+mod bad_input;
 mod crash;
 mod deploy;
+mod descriptors;
 mod engine_failures;
 mod faults;
+mod folder;
 mod full_disk;
 mod hostile;
 mod http;
 mod isolation;
 mod life;
+mod logs;
 mod private_engine;
 mod program;
 mod refusals;

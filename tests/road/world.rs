@@ -144,6 +144,11 @@ impl World {
         Self { life: Some(life), kind, config, engine, fake, token, client, sources, _data: data }
     }
 
+    /// Where the API is, and the token for it.
+    pub(crate) fn door(&self) -> (std::net::SocketAddr, &str) {
+        (self.addresses().api, &self.token)
+    }
+
     fn addresses(&self) -> Addresses {
         self.life.as_ref().expect("it runs").addresses()
     }

@@ -130,6 +130,14 @@ impl Fake {
         self.0.report();
     }
 
+    /// The instance's application writes a line.
+    pub fn write(&self, instance: &InstanceId, text: &str) {
+        if let Some(held) = self.0.state().instances.get_mut(instance) {
+            held.write(LogLine { stderr: false, text: text.to_owned() });
+        }
+        self.0.report();
+    }
+
     /// The instance's application goes beyond its memory, and dies of it.
     pub fn run_out_of_memory(&self, instance: &InstanceId) {
         self.0.state().run_out_of_memory(instance);

@@ -75,11 +75,15 @@ pub(crate) struct Socket {
 
 /// The life of a worker thread: serves until told to stop, and again after a panic.
 pub(crate) fn work(mut sockets: Vec<Socket>, edge: &Arc<Edge>, stop: &watch::Receiver<Stop>) {
+    again_and_again(stop, || block_on(run(&mut sockets, Arc::clone(edge), stop.clone()))?);
+}
+
+/// Calls `serve` until it ends well or there is nothing more to serve.
+fn again_and_again(stop: &watch::Receiver<Stop>, mut serve: impl FnMut() -> io::Result<()>) {
     loop {
-        let mut run = || block_on(run(&mut sockets, Arc::clone(edge), stop.clone()));
-        match std::panic::catch_unwind(AssertUnwindSafe(&mut run)) {
-            Ok(Ok(Ok(()))) => return,
-            Ok(Ok(Err(error)) | Err(error)) => error!(%error, "a worker could not serve"),
+        match std::panic::catch_unwind(AssertUnwindSafe(&mut serve)) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error!(%error, "a worker could not serve"),
             Err(_) => error!("a worker panicked"),
         }
         if stop.borrow().is_asked() {
@@ -135,7 +139,9 @@ async fn accept(
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
+                if let Some(left_out) = worker.edge.quiet.say(worker.edge.signals.now()) {
+                    warn!(%error, left_out, "a connection could not be accepted");
+                }
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
                 continue;
@@ -167,3 +173,6 @@ async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, entr
     };
     serve(worker, transport, facts).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,10 @@ impl Answer {
         let refusal = reason.refusal();
         if refusal.fault == Fault::Operator {
             let environment = exchange.cell.as_ref().map(|cell| cell.id.as_str()).unwrap_or_default();
-            warn!(reason = refusal.label, environment.id = environment, "a request was refused");
+            let quiet = exchange.cell.as_ref().map_or(&*exchange.edge.quiet, |cell| &cell.quiet);
+            if let Some(left_out) = quiet.say(exchange.edge.signals.now()) {
+                warn!(reason = refusal.label, environment.id = environment, left_out, "a request was refused");
+            }
         }
         let (content_type, body) = page(reason, &refusal, exchange.reader);
         let mut fields = vec![

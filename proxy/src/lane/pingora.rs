@@ -274,10 +274,14 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
 fn note_failure(exchange: &mut Exchange) {
     let Some(flight) = &exchange.flight else { return };
     exchange.tried.note(flight);
+    let (cell, instance) = (&flight.cell, &flight.endpoint().instance);
+    if let Some(left_out) = cell.quiet.say(exchange.edge.signals.now()) {
+        tracing::warn!(environment.id = %cell.id, instance.id = %instance, left_out, "an instance could not be connected to");
+    }
     exchange.edge.signals.unreachable(Report::Unreachable {
-        environment: flight.cell.id.clone(),
+        environment: cell.id.clone(),
         epoch: flight.offer.epoch(),
-        instance: flight.endpoint().instance.clone(),
+        instance: instance.clone(),
     });
 }
 

@@ -5,6 +5,7 @@ mod drain;
 mod failing;
 mod framing;
 mod lifecycle;
+mod logging;
 mod routing;
 mod streaming;
 mod tls;
