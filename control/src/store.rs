@@ -38,6 +38,10 @@ const READERS: u32 = 4;
 /// How long a statement waits for SQLite's lock before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How a write begins: with SQLite's lock. One that began with reading would not wait for the lock when it comes to write,
+/// but fail at once while somebody else holds it (a backup, a person with `sqlite3`).
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// The organisation that exists from the start.
 const FIRST_ORGANISATION: &str = "default";
 
@@ -179,7 +183,7 @@ impl Store {
     }
 
     async fn begin(&self) -> Result<Write<'_>, StoreError> {
-        Ok(Write { tx: self.write.begin().await?, changed: &self.changed })
+        Ok(Write { tx: self.write.begin_with(BEGIN).await?, changed: &self.changed })
     }
 
     /// The generation of the newest change to the table.

@@ -22,15 +22,22 @@ on_both_engines!(
     a_deleted_application_leaves_nothing,
 );
 
-/// Requests during one swap.
+/// Requests during the swaps.
 const REQUESTS: usize = 2000;
+
+/// Swaps after the first.
+const SWAPS: usize = 4;
+
+/// How long a request runs, in milliseconds. The application drops what runs when it is stopped: so one that is stopped
+/// before it is drained shows.
+const RUNS: u64 = 20;
 
 /// Visitors at one time; every other one with a new connection for each request.
 const VISITORS: usize = 8;
 
 async fn a_push_is_served_and_the_next_one_replaces_it_without_a_failed_request(world: World) {
     world.create("shop").await;
-    let push = world.pushed("shop", &Source::says("first version")).await;
+    let push = world.pushed("shop", &Source::says("first version").answers_after(RUNS).drops()).await;
     for said in ["remote: Building commit", "remote: Built image", "remote: Requests go to deployment 1 now."] {
         assert!(push.said.contains(said), "the push shows {said:?}: {}", push.said);
     }
@@ -43,14 +50,15 @@ async fn a_push_is_served_and_the_next_one_replaces_it_without_a_failed_request(
     let mut visitors = tokio::task::JoinSet::new();
     for number in 0..VISITORS {
         let visitor = if number % 2 == 0 { world.visitor() } else { world.fleeting_visitor() };
-        let (swapped, count) = (swapped.clone(), count.clone());
+        let (swapped, count, path) = (swapped.clone(), count.clone(), format!("/slow?ms={RUNS}"));
         visitors.spawn(async move {
             let mut failed = Vec::new();
             while !swapped.load(Ordering::SeqCst) || count.load(Ordering::SeqCst) < REQUESTS {
                 let number = count.fetch_add(1, Ordering::SeqCst);
                 let answer = match number % 4 {
-                    0 => visitor.post("shop-test.localhost", "/count", vec![b'x'; 1000]).await,
-                    _ => visitor.get("shop-test.localhost", "/").await,
+                    0 => visitor.get("shop-test.localhost", "/").await,
+                    1 => visitor.post("shop-test.localhost", "/count", vec![b'x'; 1000]).await,
+                    _ => visitor.post("shop-test.localhost", &path, vec![b'x'; 1000]).await,
                 };
                 match answer {
                     Ok(answer) if answer.status == 200 => {}
@@ -61,9 +69,14 @@ async fn a_push_is_served_and_the_next_one_replaces_it_without_a_failed_request(
             failed
         });
     }
-    world.pushed("shop", &Source::says("second version")).await;
+    world.pushed("shop", &Source::says("second version").answers_after(RUNS).drops()).await;
     let answer = world.get("shop-test.localhost").await;
     assert!(answer.body.contains("second version"), "{}", answer.body);
+    for _ in 0..SWAPS {
+        let end = world.deploy("shop", "test").await;
+        assert!(end.ok, "{end:?}");
+    }
+    world.until_instances(1).await;
     swapped.store(true, Ordering::SeqCst);
     let failed = visitors.join_all().await.concat();
     assert_eq!(failed, [""; 0], "of {} requests", count.load(Ordering::SeqCst));

@@ -3,6 +3,7 @@
 //! Each promise is kept on the scripted engine and on real Docker by the very same scenario; what only one of them can
 //! show (a fault at a chosen moment, a killed process) is told by its module.
 
+mod addresses;
 mod crash;
 mod deploy;
 mod engine_failures;
@@ -11,6 +12,7 @@ mod hostile;
 mod http;
 mod isolation;
 mod life;
+mod narrow;
 mod private_engine;
 mod program;
 mod refusals;

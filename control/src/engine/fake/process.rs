@@ -46,7 +46,7 @@ impl Fate {
 }
 
 impl Process {
-    /// SIGTERM: it finishes what it is at.
+    /// SIGTERM: it finishes what it is at, unless its script says otherwise.
     pub(super) fn terminate(&self) {
         self.stopping.cancel();
     }
@@ -147,6 +147,9 @@ async fn run(
         }
     }
     drop(listener);
+    if answers.script.drop_at_stop {
+        clients.shutdown().await;
+    }
     while clients.join_next().await.is_some() {}
     0
 }
