@@ -151,22 +151,41 @@ async fn p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes(world: World)
 }
 
 mod soak {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use crate::crash::times;
 
-    /// Sleeps in a row, a visitor after each; several worlds, so that they hinder each other.
+    /// Sleeps in a row, a visitor after each: several worlds at one time, and programs that are started beside them, which for
+    /// a moment have copies of all that this process has open.
     #[test]
     fn a_request_after_a_sleep_is_always_answered() {
         const LANES: u32 = 6;
-        let rounds = times("DORMOUSE_SLEEPS", 100);
+        let rounds = times("DORMOUSE_SLEEPS", 600);
+        let left = AtomicU32::new(LANES);
         std::thread::scope(|lanes| {
             for _ in 0..LANES {
                 lanes.spawn(|| {
                     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+                    let _left = Left(&left);
                     runtime.expect("a runtime").block_on(sleeps(rounds / LANES));
                 });
             }
+            lanes.spawn(|| {
+                while left.load(Ordering::SeqCst) > 0 {
+                    assert!(std::process::Command::new("true").status().expect("it runs").success());
+                }
+            });
         });
+    }
+
+    /// Counts a lane until it ends, however.
+    struct Left<'c>(&'c AtomicU32);
+
+    impl Drop for Left<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     async fn sleeps(rounds: u32) {
