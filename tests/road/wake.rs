@@ -19,11 +19,11 @@ on_both_engines!(
 );
 
 /// Sleeps that are asked for while a request runs or comes.
-const ROUNDS_FAKE: u32 = 40;
-const ROUNDS_DOCKER: u32 = 10;
+const ROUNDS_FAKE: u32 = 60;
+const ROUNDS_DOCKER: u32 = 12;
 
 /// How long such a request runs, in milliseconds.
-const RUNS: u64 = 120;
+const RUNS: u64 = 80;
 
 /// Requests at one time.
 const REQUESTS: usize = 100;
@@ -106,7 +106,7 @@ async fn a_woken_application_can_sleep_and_wake_again_and_again(world: World) {
 }
 
 /// A request that is lost is one that runs when its container is stopped: so this application drops what runs then. One
-/// round has a request in flight when the sleep is asked for, the next one sends one at another moment of the closing.
+/// round has a request in flight when the sleep is asked for, the next two send one at another moment of the closing.
 async fn p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes(world: World) {
     world.create("shop").await;
     world.pushed("shop", &Source::says("the version").answers_after(RUNS).drops()).await;
@@ -130,13 +130,13 @@ async fn p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes(world: World)
             (world.put_to_sleep("shop", "test").await.ok, began.elapsed())
         };
         let runs = Duration::from_millis(RUNS);
-        let (answer, ok) = if round % 2 == 0 {
+        let (answer, ok) = if round % 3 == 0 {
             let (answer, (ok, _)) = tokio::join!(send(Duration::ZERO), sleep(runs / 3));
             (answer, ok)
         } else {
-            // Steps that do not divide the whole, so that no moment comes twice.
-            let moment = closing.mul_f64(f64::from(round) * 0.377 % 1.0);
-            let (answer, (ok, took)) = tokio::join!(send(moment), sleep(Duration::ZERO));
+            // From a while before to its end, in steps that do not divide the whole: no moment comes twice.
+            let moment = closing.mul_f64(f64::from(round) * 0.754 % 2.0);
+            let (answer, (ok, took)) = tokio::join!(send(moment), sleep(closing));
             if ok {
                 closing = took.min(runs * 2);
             }
