@@ -10,11 +10,11 @@ use dormouse_control::engine::{
 use dormouse_link::InstanceId;
 use tokio::sync::mpsc;
 
-/// The prefix of the subnet that is told: eight addresses, less the network's own, the gateway's and the broadcast.
-const PREFIX: u8 = 29;
+/// The prefix of the subnet that is told: sixteen addresses, less the network's own, the gateway's and the broadcast.
+const PREFIX: u8 = 28;
 
 /// The addresses that instances may have.
-pub(crate) const ADDRESSES: usize = 5;
+pub(crate) const ADDRESSES: usize = 13;
 
 pub(crate) struct Narrow(pub(crate) Arc<dyn Engine>);
 
