@@ -24,9 +24,10 @@ test: ## Run all tests, those on real Docker and real git too
 soak: ## Run the long forms of tests (abrupt ends, Docker's failures); for more than an hour
 	@scripts/install.sh
 	@scripts/tools.sh cargo-nextest
-	DORMOUSE_KILLS=1000 DORMOUSE_KILLS_DOCKER=50 DORMOUSE_PASSINGS=100 scripts/with-docker.sh \
+	DORMOUSE_KILLS=1000 DORMOUSE_KILLS_DOCKER=50 DORMOUSE_PASSINGS=100 DORMOUSE_SLEEPS=1200 DORMOUSE_TURNS=100 \
+		DORMOUSE_TURNS_DOCKER=30 scripts/with-docker.sh \
 		cargo nextest run --profile soak --workspace --locked --all-features --ignore-default-filter \
-		-E 'test(crash::) or test(/soak::/)'
+		-E 'test(crash::) or test(/soak::/) or test(/^addresses::/)'
 
 check: ## Check format, lints, documentation, licences and unused dependencies
 	@scripts/install.sh

@@ -31,7 +31,7 @@ mod docker {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn p71_an_address_that_another_application_had_brings_none_of_its_visitors() {
-        take_turns(World::narrow_docker().await, times("DORMOUSE_TURNS_DOCKER", 8)).await;
+        take_turns(World::narrow_docker().await, times("DORMOUSE_TURNS_DOCKER", 12)).await;
     }
 }
 
