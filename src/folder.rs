@@ -25,7 +25,14 @@ const MODE_SECRET: u32 = 0o600;
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // To close it would not do: a program that is being started has a copy of it until it runs.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -52,7 +59,7 @@ impl Folder {
         }
         // What lies in it is secret: keys, tokens, variables.
         fs::set_permissions(&path, fs::Permissions::from_mode(MODE_FOLDER)).map_err(|error| cannot(&path, &error))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     /// Where it is.

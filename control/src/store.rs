@@ -43,6 +43,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The mode of a file with secrets.
 const MODE_SECRET: u32 = 0o600;
 
+/// How a write begins: with SQLite's lock. One that began with reading would not wait for the lock when it comes to write,
+/// but fail at once while somebody else holds it (a backup, a person with `sqlite3`).
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// The organisation that exists from the start.
 const FIRST_ORGANISATION: &str = "default";
 
@@ -252,7 +256,7 @@ impl Store {
     }
 
     async fn begin(&self) -> Result<Write<'_>, StoreError> {
-        Ok(Write { tx: self.write.begin().await?, changed: &self.changed })
+        Ok(Write { tx: self.write.begin_with(BEGIN).await?, changed: &self.changed })
     }
 
     /// The generation of the newest change to the table.

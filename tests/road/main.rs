@@ -4,6 +4,7 @@
 //! show (a fault at a chosen moment, a killed process) is told by its module.
 
 mod bad_input;
+mod addresses;
 mod crash;
 mod deploy;
 mod descriptors;
@@ -16,6 +17,7 @@ mod http;
 mod isolation;
 mod life;
 mod logs;
+mod narrow;
 mod private_engine;
 mod program;
 mod refusals;

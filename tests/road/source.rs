@@ -52,9 +52,13 @@ impl Source {
     }
 
     /// One whose answers take this time on the scripted engine.
-    #[cfg(feature = "crash-points")]
     pub(crate) fn answers_after(self, ms: u64) -> Self {
         self.with("", &[&format!("answer-after {ms}ms")])
+    }
+
+    /// One that drops the requests that run when it is told to stop.
+    pub(crate) fn drops(self) -> Self {
+        self.with("DROP_AT_SIGTERM=1", &["drop-at-stop"])
     }
 
     /// One whose build fails.

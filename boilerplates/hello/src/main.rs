@@ -1,7 +1,7 @@
 //! A small web application: one HTTP/1.1 server, a thread for each connection, nothing but the standard library.
 //!
 //! It shows what it was told by its surroundings, and serves what a test of those surroundings needs. SIGTERM ends it
-//! well: no new connection, running requests finish, exit code 0.
+//! well (no new connection, running requests finish, exit code 0), unless a setting says otherwise.
 
 mod http;
 mod page;
@@ -120,6 +120,10 @@ fn run(app: &'static App) -> std::io::Result<ExitCode> {
     log(&format!("listening on port {port}: {}", app.settings.summary()));
 
     let _ = stop.read_exact(&mut [0]);
+    if app.settings.get("DROP_AT_SIGTERM").is_some() {
+        log(&format!("stopping at once, {} requests dropped", app.running.load(SeqCst)));
+        return Ok(ExitCode::SUCCESS);
+    }
     log("stopping");
     app.stopping.store(true, SeqCst);
     let last = TcpStream::connect(("127.0.0.1", port)); // so that `accept` returns

@@ -22,6 +22,8 @@ pub(super) struct Script {
     pub(super) exit: Option<i64>,
     /// `exit-after-ready`: exits with code 1 as soon as it answered once.
     pub(super) exit_after_ready: bool,
+    /// `drop-at-stop`: told to stop, it ends at once and drops the requests that run.
+    pub(super) drop_at_stop: bool,
     /// `never-answer`: takes requests, and that is all.
     pub(super) never_answer: bool,
     /// `log TEXT`, `error TEXT`: written at each start.
@@ -67,6 +69,7 @@ impl Script {
             "answer-after" => self.answer_after = time(value)?,
             "exit" => self.exit = Some(value.parse().ok()?),
             "exit-after-ready" => self.exit_after_ready = true,
+            "drop-at-stop" => self.drop_at_stop = true,
             "never-answer" => self.never_answer = true,
             "log" => self.log.push(LogLine { stderr: false, text: value.to_owned() }),
             "error" => self.log.push(LogLine { stderr: true, text: value.to_owned() }),
