@@ -110,6 +110,7 @@ impl App {
             data: folder.path().to_owned(),
             zone: config.zone.clone(),
             token,
+            build_deadline: config.build_deadline,
             crash: config.crash.clone(),
         };
         let control = Control::start(told, store, engine).await.map_err(|error| no_control(&error))?;

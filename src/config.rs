@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dormouse_control::crash::Crash;
 use dormouse_link::Host;
@@ -35,6 +36,8 @@ pub struct UpConfig {
     pub workers: usize,
     /// How much is logged, as a filter; `None`: the usual.
     pub log: Option<String>,
+    /// A build is stopped after this time.
+    pub build_deadline: Duration,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
 }
@@ -71,6 +74,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         engine: args.engine,
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
         log: variable("DORMOUSE_LOG").and_then(|filter| filter.into_string().ok()),
+        build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: crash()?,
     })
 }

@@ -71,7 +71,7 @@ pub(crate) fn router(world: &Arc<World>, token: Token, url: String, edge: EdgePo
         .route("/api/v1/apps/{app}/environments/{environment}/deploy", post(environment::deploy))
         .route("/api/v1/apps/{app}/environments/{environment}/sleep", post(environment::sleep))
         .route("/api/v1/apps/{app}/environments/{environment}/wake", post(environment::wake))
-        .route("/api/v1/apps/{app}/environments/{environment}/logs", get(environment::logs))
+        .route("/api/v1/apps/{app}/environments/{environment}/logs", get(environment::read_logs))
         .layer(from_fn_with_state(token.clone(), guard))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(api);

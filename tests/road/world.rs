@@ -387,6 +387,7 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
         engine: None,
         workers: 2,
         log: None,
+        build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: Crash::default(),
     };
     (data, config)
