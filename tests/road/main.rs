@@ -4,9 +4,11 @@
 //! show (a fault at a chosen moment, a killed process) is told by its module.
 
 mod crash;
+mod deaf;
 mod deploy;
 mod engine_failures;
 mod faults;
+mod gone_wrong;
 mod hostile;
 mod http;
 mod isolation;

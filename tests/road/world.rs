@@ -97,6 +97,16 @@ impl World {
         Self::living(life, engine, None, (data, config))
     }
 
+    /// On the same kind of engine, empty and configured differently.
+    pub(crate) async fn but(self, change: impl FnOnce(&mut UpConfig)) -> Self {
+        let fake = self.fake.as_ref().map(|_| Fake::new());
+        drop(self);
+        let (data, mut config) = empty();
+        change(&mut config);
+        let (life, engine) = Life::here(&config, fake.as_ref());
+        Self::living(life, engine, fake, (data, config))
+    }
+
     async fn of_program(life: Life, (data, config): (tempfile::TempDir, UpConfig)) -> Self {
         let store = dormouse_control::open_store(&config.data).await.expect("its store");
         let engine = Docker::connect(None, store.installation()).await.expect("Docker");
