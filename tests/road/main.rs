@@ -17,6 +17,7 @@ mod private_engine;
 mod program;
 mod refusals;
 mod restart;
+mod sandbox;
 mod source;
 mod wake;
 mod world;
