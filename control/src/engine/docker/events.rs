@@ -19,7 +19,7 @@ const OVERLAP: Duration = Duration::from_secs(2);
 
 /// When an event is worth another look. An engine tells that a container died, and only then writes it down: a listing of
 /// the same moment may still show it as running.
-const LOOKS_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+const LOOKS_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1)];
 
 /// What is worth a look.
 const ACTIONS: [&str; 6] = ["start", "die", "destroy", "pause", "unpause", "oom"];
