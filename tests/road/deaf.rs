@@ -19,6 +19,15 @@ const ENGINE: &str = "/var/run/docker.sock";
 const PERIOD: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(10);
 
+/// What becomes of a question for events.
+#[derive(Clone, Copy)]
+enum Events {
+    /// Its connection ends.
+    Cut,
+    /// It is never answered.
+    Unanswered,
+}
+
 /// A way to the engine on which nobody hears events.
 struct Deaf {
     folder: tempfile::TempDir,
@@ -27,7 +36,7 @@ struct Deaf {
 }
 
 impl Deaf {
-    fn begin() -> Self {
+    fn begin(events: Events) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = UnixListener::bind(folder.path().join("sock")).expect("a socket");
         let cut = Arc::new(AtomicUsize::new(0));
@@ -35,7 +44,7 @@ impl Deaf {
         ways.spawn(async move {
             let mut ways = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                ways.spawn(way(client, count.clone()));
+                ways.spawn(way(client, events, count.clone()));
             }
         });
         Self { folder, cut, _ways: ways }
@@ -46,8 +55,8 @@ impl Deaf {
     }
 }
 
-/// One connection, which ends with the first question for events.
-async fn way(client: UnixStream, cut: Arc<AtomicUsize>) {
+/// One connection, up to the first question for events.
+async fn way(client: UnixStream, events: Events, cut: Arc<AtomicUsize>) {
     let engine = UnixStream::connect(ENGINE).await.expect("the engine");
     let (mut asks, mut hears) = client.into_split();
     let (mut answers, mut to) = engine.into_split();
@@ -57,7 +66,10 @@ async fn way(client: UnixStream, cut: Arc<AtomicUsize>) {
             let line = bytes[..count].split(|byte| *byte == b'\r').next().unwrap_or_default();
             if line.starts_with(b"GET /") && String::from_utf8_lossy(line).contains("/events?") {
                 cut.fetch_add(1, Ordering::SeqCst);
-                return;
+                match events {
+                    Events::Cut => return,
+                    Events::Unanswered => std::future::pending().await,
+                }
             }
             if to.write_all(&bytes[..count]).await.is_err() {
                 return;
@@ -74,8 +86,17 @@ async fn way(client: UnixStream, cut: Arc<AtomicUsize>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn docker_p88_live_that_dies_unheard_is_found_within_the_period_and_started_again() {
-    let deaf = Deaf::begin();
+async fn docker_p88_live_that_dies_while_the_events_are_cut_is_found_and_started_again() {
+    live_dies_unheard(Events::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_p88_live_that_dies_while_the_events_hang_is_found_and_started_again() {
+    live_dies_unheard(Events::Unanswered).await;
+}
+
+async fn live_dies_unheard(events: Events) {
+    let deaf = Deaf::begin(events);
     let world = World::docker_at(&deaf.address()).await;
     world.deployed("shop", "the version").await;
     assert!(world.deploy("shop", "live").await.ok);
