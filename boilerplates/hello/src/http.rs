@@ -184,7 +184,15 @@ pub struct Reply<'s> {
 
 impl<'s> Reply<'s> {
     pub fn new(request: &Request, out: &'s TcpStream, stopping: &'s AtomicBool) -> Self {
-        Self { out, old: request.old, head_only: request.method == "HEAD", stopping, keep: request.keep, late: false, status: 0 }
+        Self {
+            out,
+            old: request.old,
+            head_only: request.method == "HEAD",
+            stopping,
+            keep: request.keep,
+            late: false,
+            status: 0,
+        }
     }
 
     pub fn send(&mut self, status: u16, kind: &str, body: &[u8]) -> Result<()> {
