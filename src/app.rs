@@ -112,6 +112,7 @@ impl App {
             zone: config.zone.clone(),
             token,
             pushes: config.pushes,
+            build_deadline: config.build_deadline,
             crash: config.crash.clone(),
         };
         let control = Control::start(told, store, engine).await.map_err(|error| no_control(folder.path(), &error))?;

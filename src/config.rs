@@ -44,6 +44,8 @@ pub struct UpConfig {
     pub log: Option<String>,
     /// How much a push may bring.
     pub pushes: git::Limits,
+    /// A build is stopped after this time.
+    pub build_deadline: Duration,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
 }
@@ -139,6 +141,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
         log: log(),
         pushes: git::Limits::default(),
+        build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: crash()?,
     })
 }

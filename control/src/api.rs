@@ -73,7 +73,7 @@ fn table() -> [(&'static str, &'static str, MethodRouter<Api>); 9] {
         ("POST", "/api/v1/apps/{app}/environments/{environment}/deploy", post(environment::deploy)),
         ("POST", "/api/v1/apps/{app}/environments/{environment}/sleep", post(environment::sleep)),
         ("POST", "/api/v1/apps/{app}/environments/{environment}/wake", post(environment::wake)),
-        ("GET", "/api/v1/apps/{app}/environments/{environment}/logs", get(environment::logs)),
+        ("GET", "/api/v1/apps/{app}/environments/{environment}/logs", get(environment::read_logs)),
     ]
 }
 

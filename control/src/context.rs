@@ -22,6 +22,9 @@ pub const CONTEXT_MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// The largest Dockerfile.
 const DOCKERFILE_MAX_BYTES: u64 = 1024 * 1024;
 
+/// What a tar archive is made of.
+const BLOCK: u64 = 512;
+
 /// Why there is no context.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
@@ -72,6 +75,33 @@ pub fn dockerfile(context: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+/// The context with another Dockerfile, made from the one it has, in two pieces: the archive, and a file that comes over one of
+/// it. `None` where there is none, or not a plain file of a usual size.
+pub fn with_dockerfile(context: &Bytes, change: impl FnOnce(&[u8]) -> Vec<u8>) -> Option<[Bytes; 2]> {
+    let (mut end, mut found) = (0, None);
+    for entry in tar::Archive::new(&context[..]).entries().ok()? {
+        let mut entry = entry.ok()?;
+        let size = entry.size();
+        end = entry.raw_file_position() + size.next_multiple_of(BLOCK);
+        let is_dockerfile =
+            entry.path().is_ok_and(|path| path.strip_prefix(".").unwrap_or(&path) == Path::new("Dockerfile"));
+        if is_dockerfile && entry.header().entry_type().is_file() && size <= DOCKERFILE_MAX_BYTES {
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text).ok()?;
+            found = Some((entry.header().clone(), text));
+        }
+    }
+    let (mut header, text) = found?;
+    let text = change(&text);
+    header.set_size(text.len() as u64);
+    header.set_cksum();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append(&header, &text[..]).expect("memory takes all");
+    let over = archive.into_inner().expect("memory takes all");
+    let end = usize::try_from(end).ok().filter(|end| *end <= context.len())?;
+    Some([context.slice(..end), over.into()])
 }
 
 /// A context of the given files: name, content, mode. The same files make the same bytes.

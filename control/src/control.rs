@@ -50,6 +50,8 @@ pub struct Config {
     pub token: String,
     /// How much a push may bring.
     pub pushes: git::Limits,
+    /// A build is stopped after this time; [`BUILD_DEADLINE`](crate::BUILD_DEADLINE) is the usual.
+    pub build_deadline: Duration,
     /// Where a test ends it; nowhere by default.
     pub crash: Crash,
 }
@@ -123,6 +125,7 @@ impl Control {
             publish_poke: Notify::new(),
             sweep_poke: Notify::new(),
             starts: Semaphore::new(STARTS_AT_ONCE),
+            build_deadline: config.build_deadline,
             crash: config.crash,
             mending: tokio::sync::Mutex::default(),
             tasks: Tasks::new(),

@@ -82,8 +82,10 @@ pub struct Limits {
     pub body_gap: Duration,
     /// For one write to a client that does not read.
     pub client_write: Duration,
-    /// For one connection to an instance.
+    /// For a connection to an instance.
     pub connect: Duration,
+    /// After so much of it the cell is looked at again, and the connection is tried anew: the instance may be gone for good.
+    pub connect_look: Duration,
     /// For connecting over all tries, a wait for a newer cell included; then 502.
     pub connect_total: Duration,
     /// For one write to an instance.
@@ -133,6 +135,7 @@ impl Default for Limits {
             body_gap: seconds(60),
             client_write: seconds(60),
             connect: seconds(5),
+            connect_look: seconds(1),
             connect_total: seconds(15),
             send: seconds(10),
             response_gap: seconds(30),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_control::engine::{
-    Build, BuildError, Engine, EngineError, Image, Instance, LogLine, Logs, Network, Observed, Started,
+    Build, BuildError, Engine, EngineError, Image, Instance, Leftover, LogLine, Logs, Network, Observed, Started,
 };
 use dormouse_link::InstanceId;
 use tokio::sync::mpsc;
@@ -34,6 +34,14 @@ impl Engine for Narrow {
 
     async fn remove_image(&self, tag: &str) -> Result<(), EngineError> {
         self.0.remove_image(tag).await
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Leftover>, EngineError> {
+        self.0.leftovers().await
+    }
+
+    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), EngineError> {
+        self.0.remove_leftover(leftover).await
     }
 
     async fn instances(&self) -> Result<Vec<Observed>, EngineError> {

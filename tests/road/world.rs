@@ -80,8 +80,8 @@ impl World {
         let (data, mut config) = empty();
         config.pushes = pushes;
         let fake = Fake::new();
-        let (life, engine) = Life::here(&config, Some(&fake));
-        Self::living(life, engine, Some(fake), (data, config))
+        let (life, engine) = Life::here(&config, Some(&fake), Room::Ample);
+        Self::living(life, engine, Some(fake), Kind::Here(Room::Ample), (data, config))
     }
 
     /// On the scripted engine, with its data in a folder that is there.
@@ -89,8 +89,8 @@ impl World {
         let (data, mut config) = empty();
         config.data = folder.join("data");
         let fake = Fake::new();
-        let (life, engine) = Life::here(&config, Some(&fake));
-        Self::living(life, engine, Some(fake), (data, config))
+        let (life, engine) = Life::here(&config, Some(&fake), Room::Ample);
+        Self::living(life, engine, Some(fake), Kind::Here(Room::Ample), (data, config))
     }
 
     /// On the scripted engine, with a crash in its first life.
@@ -124,6 +124,16 @@ impl World {
         config.engine = Some(address.to_owned());
         let (life, engine) = Life::here(&config, None, Room::Ample);
         Self::living(life, engine, None, Kind::Here(Room::Ample), (data, config))
+    }
+
+    /// On the same kind of engine, empty and configured differently.
+    pub(crate) async fn but(self, change: impl FnOnce(&mut UpConfig)) -> Self {
+        let fake = self.fake.as_ref().map(|_| Fake::new());
+        drop(self);
+        let (data, mut config) = empty();
+        change(&mut config);
+        let (life, engine) = Life::here(&config, fake.as_ref(), Room::Ample);
+        Self::living(life, engine, fake, Kind::Here(Room::Ample), (data, config))
     }
 
     async fn of_program(life: Life, (data, config): (tempfile::TempDir, UpConfig)) -> Self {
@@ -422,6 +432,7 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
         workers: 2,
         log: None,
         pushes: Limits::default(),
+        build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: Crash::default(),
     };
     (data, config)

@@ -14,7 +14,8 @@ use super::input::{Document, Names, Options};
 use super::stream::Until;
 use super::{Api, stream};
 use crate::apps::{self, Settings};
-use crate::engine::{EngineError, Logs};
+use crate::engine::Logs;
+use crate::logs;
 use crate::model::{Deployment, Environment, Millis};
 use crate::store::{deployment_state_text, environment_state_text};
 
@@ -165,17 +166,13 @@ pub(crate) async fn wake(
     Ok(stream::lines(apps::wake(&api.world, &app, &environment).await?, Until::LastMessage))
 }
 
-pub(crate) async fn logs(
+pub(crate) async fn read_logs(
     State(api): State<Api>,
     Names((app, environment)): Names<(String, String)>,
     Options(which): Options<Which>,
 ) -> Result<Response, Problem> {
     let (_, environment) = apps::find_environment(&api.world, &app, &environment).await?;
-    let instances = api.world.store.instances(&environment.id).await?;
-    let serving = instances.iter().find(|instance| Some(&instance.deployment_id) == environment.serving.as_ref());
-    let none = || EngineError::NoInstance(dormouse_link::InstanceId::new("none"));
-    let instance = serving.or(instances.last()).ok_or_else(none)?;
     let lines = Logs { tail: which.tail.unwrap_or(TAIL).min(TAIL_MAX), follow: which.follow };
     let until = Until::Stop(api.world.tasks.token());
-    Ok(stream::lines(api.world.engine.logs(&instance.id, lines).await?, until))
+    Ok(stream::lines(logs::read(&api.world, &environment, lines).await?, until))
 }

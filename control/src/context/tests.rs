@@ -181,3 +181,15 @@ fn no_dockerfile_is_seen_below_the_root() {
     assert_eq!(dockerfile(&archive(&[("./Dockerfile", b"x", 0o644)])).as_deref(), Some("x"));
     assert_eq!(dockerfile(b"no archive"), None);
 }
+
+#[test]
+fn another_dockerfile_comes_over_the_one_that_is_there() {
+    let context = archive(&[("Dockerfile", b"FROM a\n", 0o640), ("z", b"zz", 0o644)]);
+    let [first, second] = with_dockerfile(&context, |text| [text, b"LABEL x\n"].concat()).expect("it has one");
+    let whole = [first, second].concat();
+    let folder = tempfile::tempdir().expect("a folder");
+    tar::Archive::new(&whole[..]).unpack(folder.path()).expect("it is an archive");
+    assert_eq!(std::fs::read(folder.path().join("Dockerfile")).expect("a file"), b"FROM a\nLABEL x\n");
+    assert_eq!(std::fs::read(folder.path().join("z")).expect("a file"), b"zz");
+    assert!(with_dockerfile(&archive(&[("z", b"zz", 0o644)]), <[u8]>::to_vec).is_none());
+}

@@ -27,6 +27,9 @@ use crate::front::head::{Form, Kind};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
 
+/// The most looks at a cell for one connection.
+const LOOKS_MAX: usize = 16;
+
 /// A worker's lane.
 pub(crate) struct Lane;
 
@@ -38,8 +41,8 @@ pub(crate) fn proxy(limits: &Limits) -> Arc<HttpProxy<Lane>> {
     let conf = ServerConf {
         threads: 1,
         upstream_keepalive_pool_size: limits.pooled,
-        // The first try, the retries, and one more after a wait for a newer cell.
-        max_retries: limits.retries + 2,
+        // The first try, the retries, one more after a wait for a newer cell, and the looks in between.
+        max_retries: limits.retries + 2 + looks(limits),
         ..ServerConf::default()
     };
     Arc::new(http_proxy(&Arc::new(conf), Lane))
@@ -87,7 +90,7 @@ impl ProxyHttp for Lane {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(exchange) = context {
-            note_failure(exchange);
+            note_failure(exchange, error.etype());
             error.set_retry(true);
         }
         error
@@ -271,9 +274,23 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
     }
 }
 
-fn note_failure(exchange: &mut Exchange) {
+/// How often the cell is looked at while one connection is waited for.
+fn looks(limits: &Limits) -> usize {
+    let looks = limits.connect.as_nanos().div_ceil(limits.connect_look.as_nanos().max(1));
+    usize::try_from(looks).map_or(LOOKS_MAX, |looks| looks.min(LOOKS_MAX))
+}
+
+/// The only endpoint gets its whole time, in several tries: it may be slow to accept. Where there is another, that one is next.
+fn note_failure(exchange: &mut Exchange, how: &ErrorType) {
     let Some(flight) = &exchange.flight else { return };
-    exchange.tried.note(flight);
+    let lasts = match exchange.attempt {
+        Attempt::Began { first, .. } => first.elapsed() < exchange.edge.limits.connect,
+        Attempt::Fresh => false,
+    };
+    let is_only = flight.offer.endpoints().len() == 1;
+    if !(lasts && is_only && *how == ErrorType::ConnectTimedout) {
+        exchange.tried.note(flight);
+    }
     let (cell, instance) = (&flight.cell, &flight.endpoint().instance);
     if let Some(left_out) = cell.quiet.say(exchange.edge.signals.now()) {
         tracing::warn!(environment.id = %cell.id, instance.id = %instance, left_out, "an instance could not be connected to");

@@ -32,6 +32,8 @@ pub(super) struct Script {
     pub(super) cannot_start: Option<String>,
     /// `fail-build WORDS`: the build fails.
     pub(super) fail_build: Option<String>,
+    /// `build-log COUNT`: the build writes so many lines of a KiB.
+    pub(super) build_log: u64,
     /// `slow-build TIME`: the build takes so long.
     pub(super) slow_build: Duration,
     pub(super) exposed: Vec<u16>,
@@ -75,6 +77,7 @@ impl Script {
             "error" => self.log.push(LogLine { stderr: true, text: value.to_owned() }),
             "cannot-start" => self.cannot_start = Some(value.to_owned()),
             "fail-build" => self.fail_build = Some(value.to_owned()),
+            "build-log" => self.build_log = value.parse().ok()?,
             "slow-build" => self.slow_build = time(value)?,
             _ => return None,
         }

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::client::{Client, field};
 use super::until;
@@ -17,7 +19,11 @@ pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     pub(crate) state: Arc<Seen>,
     task: JoinSet<()>,
+    hears: Arc<Semaphore>,
 }
+
+/// As long as a connection may take to a listener that has room for it.
+const CONNECTS_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) struct Seen {
     requests: Mutex<Vec<Request>>,
@@ -48,12 +54,43 @@ impl Origin {
     }
 
     pub(crate) fn on(name: &'static str, listener: TcpListener) -> Self {
+        let origin = Self::deaf_on(name, listener);
+        origin.hear();
+        origin
+    }
+
+    /// One that accepts nothing, and has no room for more, until it is told to hear.
+    pub(crate) async fn deaf(name: &'static str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let mut origin = Self::deaf_on(name, socket.listen(1).expect("it listens"));
+        let mut waiting = Vec::new();
+        while let Ok(connected) = timeout(CONNECTS_WITHIN, TcpStream::connect(origin.address)).await {
+            waiting.push(connected.expect("a connection"));
+        }
+        // They stay as long as it does.
+        origin.task.spawn(async move {
+            let _waiting = waiting;
+            std::future::pending::<()>().await;
+        });
+        origin
+    }
+
+    /// Begins to accept.
+    pub(crate) fn hear(&self) {
+        self.hears.add_permits(1);
+    }
+
+    fn deaf_on(name: &'static str, listener: TcpListener) -> Self {
+        let hears = Arc::new(Semaphore::new(0));
+        let heard = Arc::clone(&hears);
         let address = listener.local_addr().expect("bound");
         let state =
             Arc::new(Seen { requests: Mutex::default(), connections: AtomicUsize::new(0), go: Semaphore::new(0) });
         let seen = Arc::clone(&state);
         let mut task = JoinSet::new();
         task.spawn(async move {
+            let _hears = heard.acquire().await.expect("nobody closes it");
             // Its connections end with it.
             let mut connections = JoinSet::new();
             loop {
@@ -62,7 +99,7 @@ impl Origin {
                 connections.spawn(connection(Client::over(stream), name, Arc::clone(&seen)));
             }
         });
-        Self { name, address, state, task }
+        Self { name, address, state, task, hears }
     }
 
     /// An address where nobody listens.
