@@ -53,6 +53,13 @@ pub struct Limits {
     pub body_gap: Duration,
     /// For one write to a client that does not read.
     pub client_write: Duration,
+    /// Bytes a second that a client sends of a body, or reads of an answer, at least, while it is waited for; then 408, or
+    /// the end. Upgraded connections and event streams are exempt.
+    pub client_rate: u64,
+    /// Over how long that rate is taken.
+    pub client_window: Duration,
+    /// How long a client that sends nothing more, and may have left, is still worked for.
+    pub half_closed: Duration,
     /// For one connection to an instance.
     pub connect: Duration,
     /// For connecting over all tries, a wait for a newer cell included; then 502.
@@ -103,6 +110,9 @@ impl Default for Limits {
             body_bytes: 500 << 20,
             body_gap: seconds(60),
             client_write: seconds(60),
+            client_rate: 256,
+            client_window: seconds(10),
+            half_closed: seconds(10),
             connect: seconds(5),
             connect_total: seconds(15),
             send: seconds(10),

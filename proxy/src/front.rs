@@ -5,6 +5,7 @@ pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
 pub(crate) mod listen;
+pub(crate) mod pace;
 pub(crate) mod tls;
 
 use std::pin::pin;
@@ -27,7 +28,7 @@ use crate::lane::pingora::Lane;
 use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport};
 use gate::Gate;
-use head::{Head, Kind};
+use head::{Head, Kind, Version};
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -38,7 +39,7 @@ pub(crate) struct Worker {
 /// Serves one connection until it ends.
 pub(crate) async fn serve(worker: &Worker, transport: Transport, facts: Facts) {
     let limits = &worker.edge.limits;
-    let mut conn = Box::new(Conn::new(transport, limits.ahead_bytes));
+    let mut conn = Box::new(Conn::new(transport, limits));
     let mut stopping = worker.edge.stopping.clone();
     let mut idle = limits.head;
     loop {
@@ -118,6 +119,8 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     session.set_total_drain_timeout(Some(limits.linger));
     // An answer before the body's end (a 100 is one to Pingora) does not end the connection: the fence knows what is unread.
     session.set_close_on_response_before_downstream_finish(false);
+    // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
+    session.set_ignore_info_resp(head.version == Version::Http10);
     session.set_connection_user_context(Some(exchange));
     match worker.lane.process_new_http(session, &worker.edge.stopping).await {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {

@@ -30,6 +30,8 @@ mod dice;
 mod edge;
 mod exchange;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lane;
 mod life;
 mod live;

@@ -1,7 +1,5 @@
 //! The gate: reads one whole head off a connection, under a total deadline and a size, before anything else sees it.
 
-use std::sync::atomic::Ordering;
-
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,7 +33,7 @@ pub(crate) async fn next(
         match scan.look(conn.ahead(), limits) {
             Ok(Look::Whole(empty_line, end)) => {
                 conn.discard(empty_line);
-                conn.wire().broken.store(false, Ordering::Relaxed);
+                conn.wire().begin();
                 return match Head::parse(&conn.ahead()[..end - empty_line], limits.target_bytes) {
                     Ok(head) => Gate::Head(Box::new(head)),
                     Err(reason) => Gate::Refused(reason),
@@ -61,7 +59,7 @@ pub(crate) async fn next(
 
 /// How far the bytes were looked at; each is looked at once.
 #[derive(Debug, Default)]
-struct Scan {
+pub(crate) struct Scan {
     at: usize,
     line_begin: usize,
     /// Bytes of an empty line before the request line, which some clients send after a body.
@@ -69,7 +67,7 @@ struct Scan {
 }
 
 #[derive(Debug, PartialEq)]
-enum Look {
+pub(crate) enum Look {
     /// Where the request line begins, and where the head ends.
     Whole(usize, usize),
     Partial,
@@ -77,7 +75,7 @@ enum Look {
 
 impl Scan {
     /// Looks for the end of the head. A line ends with CR LF and nothing else.
-    fn look(&mut self, bytes: &[u8], limits: &Limits) -> Result<Look, Reason> {
+    pub(crate) fn look(&mut self, bytes: &[u8], limits: &Limits) -> Result<Look, Reason> {
         while let Some(&byte) = bytes.get(self.at) {
             let previous = self.at.checked_sub(1).map(|before| bytes[before]);
             if (byte == b'\n') != (previous == Some(b'\r')) || byte == 0 {

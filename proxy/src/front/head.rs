@@ -158,7 +158,8 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(target: &'a str, method: &Method) -> Result<Self, Reason> {
-        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // A fragment is never sent (RFC 9112 section 3.2); parsers differ in what they make of one.
+        if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(Reason::BadHead);
         }
         if target.starts_with('/') || (target == "*" && *method == Method::OPTIONS) {
@@ -169,8 +170,13 @@ impl<'a> Target<'a> {
             return Err(Reason::BadHead);
         }
         let rest = &target[scheme_end + 3..];
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let origin_form = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let origin_form = match path {
+            // It asks for the server itself (RFC 9112 section 3.2.4).
+            "" if *method == Method::OPTIONS => "*".to_owned(),
+            path if path.starts_with('/') => path.to_owned(),
+            path => format!("/{path}"),
+        };
         Ok(Self { origin_form, form: Form::Absolute, authority: Some(authority.as_bytes()) })
     }
 }
@@ -201,7 +207,7 @@ impl<'a> Fields<'a> {
             accept: b"",
             fetch_dest: None,
         };
-        let (mut length, mut chunked, mut nominations) = (None, false, 0);
+        let (mut length, mut chunked, mut expects, mut nominations) = (None, false, false, 0);
         for Header { name, value } in headers {
             if name.eq_ignore_ascii_case("host") {
                 once(&mut fields.host, value).map_err(|()| Reason::BadHost)?;
@@ -212,6 +218,14 @@ impl<'a> Fields<'a> {
                     return Err(Reason::BadHead);
                 }
                 chunked = true;
+            } else if is_disguise(name) {
+                return Err(Reason::BadHead);
+            } else if name.eq_ignore_ascii_case("expect") {
+                // Only this one is known; a second or another one may be read differently behind us.
+                if expects || !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Reason::Expectation);
+                }
+                expects = true;
             } else if name.eq_ignore_ascii_case("connection") {
                 fields.nominate(value, &mut nominations)?;
             } else if name.eq_ignore_ascii_case("upgrade") && value.eq_ignore_ascii_case(b"websocket") {
@@ -285,6 +299,12 @@ impl<'a> Fields<'a> {
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ()> {
     slot.replace(value).map_or(Ok(()), |_| Err(()))
+}
+
+/// Whether a field is named almost like one that frames a body, so that somebody behind may take it for that.
+fn is_disguise(name: &str) -> bool {
+    let letters = || name.bytes().filter(u8::is_ascii_alphabetic).map(|byte| byte.to_ascii_lowercase());
+    name.len() >= 13 && (letters().eq(*b"contentlength") || letters().eq(*b"transferencoding"))
 }
 
 /// Digits and nothing else; what does not fit is a lie.

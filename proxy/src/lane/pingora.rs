@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dormouse_link::Report;
+use http::{HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
@@ -22,10 +23,14 @@ use crate::access::EndedBy;
 use crate::config::Limits;
 use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in_request};
 use crate::decide::refuse::Reason;
+use crate::decide::response::is_clear;
 use crate::exchange::{Attempt, Exchange, millis};
 use crate::front::head::{Form, Kind};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
+
+/// The begin of the media type of an answer that may be silent for long.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// A worker's lane.
 pub(crate) struct Lane;
@@ -112,7 +117,7 @@ impl ProxyHttp for Lane {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
@@ -120,11 +125,19 @@ impl ProxyHttp for Lane {
         for name in dropped_from_request(&request.headers) {
             request.remove_header(&name);
         }
+        let has_body =
+            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers.contains_key(name));
+        if !has_body || session.req_header().version == Version::HTTP_10 {
+            // There is nothing to wait with, or nobody who understands that it is waited for (RFC 9110 section 10.1.1).
+            request.remove_header(&header::EXPECT);
+        }
         for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
             request.insert_header(name, value)?;
         }
         if exchange.form == Form::Absolute {
             request.set_raw_path(exchange.target.as_bytes())?;
+            // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
+            request.insert_header(header::HOST, exchange.record.host.as_str())?;
         }
         Ok(())
     }
@@ -159,6 +172,9 @@ impl ProxyHttp for Lane {
             // Pingora lets it pass where neither side asked.
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for").into_up());
         }
+        if !is_clear(response.version, &response.headers) {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an ambiguous answer").into_up());
+        }
         for name in dropped_from_response(&response.headers, response.status.as_u16()) {
             response.remove_header(&name);
         }
@@ -170,13 +186,22 @@ impl ProxyHttp for Lane {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
         if response.status == 101 {
             exchange.wire.upgraded.store(true, Ordering::Relaxed);
+        }
+        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
+            // The client knows no chunks: the body ends with the connection.
+            response.remove_header(&header::TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
+            exchange.wire.streams.store(true, Ordering::Relaxed);
         }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
@@ -292,6 +317,7 @@ fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
     }
     Some(match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, _) if exchange.wire.broken.load(Ordering::Relaxed) => Reason::BadBody,
+        (ErrorSource::Downstream, _) if exchange.wire.slow.load(Ordering::Relaxed) => Reason::BodyTimeout,
         (ErrorSource::Downstream, ReadTimedout) => Reason::BodyTimeout,
         (ErrorSource::Downstream, InvalidHTTPHeader) => Reason::BadHead,
         (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => return None,
