@@ -110,7 +110,18 @@ mod tests {
             let head = format!("GET {bad} HTTP/1.1\r\nHost: a.example\r\n\r\n");
             assert_eq!(decided(&head), Some(Reason::Reserved), "p24 {bad}");
         }
-        for good in ["/x/.dormouse/", "/.dormouses/", "/%252edormouse/", "/..%2f", "/%2e%2e/", "//", "/a;b", "/%00", "/%", "/%2"] {
+        for good in [
+            "/x/.dormouse/",
+            "/.dormouses/",
+            "/%252edormouse/",
+            "/..%2f",
+            "/%2e%2e/",
+            "//",
+            "/a;b",
+            "/%00",
+            "/%",
+            "/%2",
+        ] {
             let head = format!("GET {good} HTTP/1.1\r\nHost: a.example\r\n\r\n");
             assert_eq!(decided(&head), None, "p24 {good}");
         }

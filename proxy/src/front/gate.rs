@@ -125,6 +125,18 @@ mod tests {
     }
 
     #[test]
+    fn p36_each_byte_is_looked_at_once_however_slowly_they_come() {
+        let mut scan = Scan::default();
+        let mut bytes = b"GET / HTTP/1.1\r\nx: ".to_vec();
+        for at in 1..=(48 << 10) {
+            bytes.resize(at.max(bytes.len()), b'a');
+            assert_eq!(scan.look(&bytes[..at], &Limits::default()), Ok(Look::Partial));
+            // Were it looked at again, this would be refused.
+            bytes[at.saturating_sub(3)] = 0;
+        }
+    }
+
+    #[test]
     fn p06_p07_a_line_ends_with_cr_lf_and_nothing_else() {
         for bad in [
             "GET / HTTP/1.1\nHost: a\n\n",

@@ -194,7 +194,8 @@ impl ProxyHttp for Lane {
         if response.status == 101 {
             exchange.wire.upgraded.store(true, Ordering::Relaxed);
         }
-        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING) {
+        if session.req_header().version == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
+        {
             // The client knows no chunks: the body ends with the connection.
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);

@@ -59,7 +59,9 @@ async fn p16_p27_a_head_that_can_be_read_in_two_ways_is_a_bad_gateway() {
 async fn p16_chunks_win_over_a_length_and_only_they_are_passed_on() {
     let (world, origin) = world().await;
     let mut client = world.client().await;
-    for fields in ["Content-Length: 3\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 300"] {
+    for fields in
+        ["Content-Length: 3\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 300"]
+    {
         origin.say(format!("{OK}{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"));
         let got = client.get("a.example", "/raw").await;
         assert_eq!((got.text().as_str(), got.field("content-length")), ("hello", None), "{fields}");
@@ -198,7 +200,8 @@ async fn p19_answers_without_a_body_have_none_whatever_their_length_says() {
 async fn p27_p41_locations_and_encoded_bodies_are_not_touched() {
     let (world, origin) = world().await;
     let body = "not really compressed";
-    let fields = "Location: //elsewhere.example:81/../x?y#z\r\nContent-Encoding: br\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d";
+    let fields =
+        "Location: //elsewhere.example:81/../x?y#z\r\nContent-Encoding: br\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d";
     origin.say(format!("HTTP/1.1 302 Found\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     let mut client = world.client().await;
     client.send("GET /raw HTTP/1.1\r\nHost: a.example\r\nAccept-Encoding: identity\r\n\r\n").await;

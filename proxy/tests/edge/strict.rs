@@ -226,8 +226,11 @@ async fn p08_chunks_that_are_none_are_refused_and_end_the_upstream_connection() 
 async fn p09_trailers_of_a_request_are_dropped() {
     let (world, origin) = world().await;
     let mut client = world.client().await;
-    let trailers = "Content-Length: 9\r\nTransfer-Encoding: chunked\r\nHost: b.example\r\nAuthorization: x\r\nX-Mine: y\r\n";
-    client.send(post("Transfer-Encoding: chunked\r\nTrailer: X-Mine") + "5\r\nhello\r\n0\r\n" + trailers + "\r\n").await;
+    let trailers =
+        "Content-Length: 9\r\nTransfer-Encoding: chunked\r\nHost: b.example\r\nAuthorization: x\r\nX-Mine: y\r\n";
+    client
+        .send(post("Transfer-Encoding: chunked\r\nTrailer: X-Mine") + "5\r\nhello\r\n0\r\n" + trailers + "\r\n")
+        .await;
     assert_eq!(client.response().await.text(), "one");
     assert_eq!(client.get("a.example", "/next").await.text(), "one");
     let requests = origin.requests();
@@ -249,7 +252,9 @@ async fn p10_every_method_may_have_a_body_and_the_next_request_is_where_it_ends(
     for method in methods {
         let head = format!("{method} / HTTP/1.1\r\nHost: a.example\r\n");
         client.send(format!("{head}Content-Length: {}\r\n\r\n{SMUGGLED}", SMUGGLED.len())).await;
-        client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{SMUGGLED}\r\n0\r\n\r\n", SMUGGLED.len())).await;
+        client
+            .send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{SMUGGLED}\r\n0\r\n\r\n", SMUGGLED.len()))
+            .await;
         client.send("GET /next HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
         assert_eq!(client.response_to(method).await.status, 200, "{method}");
         assert_eq!(client.response_to(method).await.status, 200, "{method}");
@@ -281,7 +286,11 @@ async fn p13_an_upgrade_to_http_2_goes_no_further() {
 async fn p15_http_1_0_gets_no_chunks_no_interim_answers_and_its_end() {
     let (world, origin) = world().await;
     for (path, answer, body) in [
-        ("/raw", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello"),
+        (
+            "/raw",
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            "hello",
+        ),
         ("/raw", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "hello"),
         ("/raw-end", "HTTP/1.1 200 OK\r\n\r\nto the end", "to the end"),
         ("/raw-end", "HTTP/1.0 200 OK\r\n\r\nto the end", "to the end"),
@@ -289,7 +298,9 @@ async fn p15_http_1_0_gets_no_chunks_no_interim_answers_and_its_end() {
         for fields in ["", "Connection: keep-alive\r\n", "Expect: 100-continue\r\n"] {
             origin.say(answer);
             let mut client = world.client().await;
-            client.send(format!("POST {path} HTTP/1.0\r\nHost: a.example\r\nContent-Length: 5\r\n{fields}\r\nhello")).await;
+            client
+                .send(format!("POST {path} HTTP/1.0\r\nHost: a.example\r\nContent-Length: 5\r\n{fields}\r\nhello"))
+                .await;
             client.finish().await;
             let head = client.head().await.expect("a head");
             assert!(head.split(' ').nth(1) == Some("200"), "{head}");
@@ -314,9 +325,13 @@ async fn p17_only_the_one_expectation_is_known() {
 #[tokio::test]
 async fn p17_whatever_an_origin_makes_of_an_expectation_there_is_one_final_answer() {
     let (world, origin) = world().await;
-    let head = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a.example\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n");
+    let head = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: a.example\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n")
+    };
     // The origin says 100 and then what it likes.
-    for answer in ["HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"] {
+    for answer in
+        ["HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+    {
         origin.say(answer);
         let mut client = world.client().await;
         client.send(head("/raw")).await;
@@ -412,7 +427,19 @@ async fn a_target_in_absolute_form_reaches_the_origin_with_its_host() {
 async fn p24_a_path_is_decided_on_and_passed_on_as_it_is_and_ours_has_no_other_spelling() {
     let (world, origin) = world().await;
     let mut client = world.client().await;
-    let paths = ["/..%2f", "/%2e%2e/x", "//x", "/a\\b", "/a;b=c/d", "/%00", "/x/../y", "/%zz", "/a|b{}\"<>`^", "/?a?b=c%", "/%252edormouse/"];
+    let paths = [
+        "/..%2f",
+        "/%2e%2e/x",
+        "//x",
+        "/a\\b",
+        "/a;b=c/d",
+        "/%00",
+        "/x/../y",
+        "/%zz",
+        "/a|b{}\"<>`^",
+        "/?a?b=c%",
+        "/%252edormouse/",
+    ];
     for path in paths {
         assert_eq!(client.get("a.example", path).await.text(), "one", "{path}");
         assert_eq!(origin.requests().pop().expect("it").path(), path);
@@ -490,7 +517,8 @@ async fn p39_what_is_too_large_is_refused_before_anybody_is_woken() {
         assert!(client.closed().await, "{request:.60}");
     }
     let reports = || world.reports.since(from);
-    until("a few periods", || reports().iter().filter(|report| matches!(report, Report::Drained { .. })).count() >= 3).await;
+    until("a few periods", || reports().iter().filter(|report| matches!(report, Report::Drained { .. })).count() >= 3)
+        .await;
     assert!(!reports().iter().any(|report| matches!(report, Report::Wanted(_))), "{:?}", reports());
     world.stop().await;
 }

@@ -48,7 +48,8 @@ impl Request {
         let lines: Vec<_> = self.head.strip_suffix("\r\n\r\n").expect("a whole head").split("\r\n").collect();
         let one_line = |line: &&str| !line.contains(['\r', '\n', '\0']) && !line.starts_with([' ', '\t']);
         let token = |name: &str| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
         };
         let named = |line: &&str| line.split_once(':').is_some_and(|(name, _)| token(name));
         let (lengths, codings) = (self.field("content-length"), self.field("transfer-encoding"));
