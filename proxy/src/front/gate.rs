@@ -8,6 +8,9 @@ use super::head::Head;
 use crate::config::Limits;
 use crate::decide::refuse::Reason;
 
+/// Bytes of a request line beside its target: the method and the version are short.
+const BESIDE_TARGET: usize = 64;
+
 /// What came of waiting for a request.
 #[derive(Debug)]
 pub(crate) enum Gate {
@@ -86,6 +89,10 @@ impl Scan {
                 continue;
             }
             let empty = self.at - self.line_begin == 2;
+            let is_request_line = self.line_begin == self.skipped;
+            if is_request_line && self.at - self.skipped > limits.target_bytes + BESIDE_TARGET {
+                return Err(Reason::TargetTooLong);
+            }
             self.line_begin = self.at;
             match (empty, self.at) {
                 (true, 2) => self.skipped = 2,
@@ -95,8 +102,7 @@ impl Scan {
             }
         }
         let in_request_line = self.line_begin == self.skipped;
-        // The method and the version are short; this is what a target may have beside them.
-        if in_request_line && self.at > limits.target_bytes + 64 {
+        if in_request_line && self.at - self.skipped > limits.target_bytes + BESIDE_TARGET {
             return Err(Reason::TargetTooLong);
         }
         if self.at - self.skipped > limits.head_bytes {

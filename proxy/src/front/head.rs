@@ -150,6 +150,14 @@ impl Head {
     }
 }
 
+/// A fragment is never sent (RFC 9112 section 3.2), and browsers escape the others; parsers differ in what they make of them.
+const NOT_IN_TARGETS: &[u8] = b"#\"<>";
+
+/// Whether there is a backquote in the path, where browsers escape it; in a query they do not.
+fn has_backquote(target: &str) -> bool {
+    target.split('?').next().is_some_and(|path| path.contains('`'))
+}
+
 struct Target<'a> {
     origin_form: String,
     form: Form,
@@ -158,8 +166,9 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(target: &'a str, method: &Method) -> Result<Self, Reason> {
-        // A fragment is never sent (RFC 9112 section 3.2); parsers differ in what they make of one.
-        if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        if !target.bytes().all(|byte| byte.is_ascii_graphic() && !NOT_IN_TARGETS.contains(&byte))
+            || has_backquote(target)
+        {
             return Err(Reason::BadHead);
         }
         if target.starts_with('/') || (target == "*" && *method == Method::OPTIONS) {
@@ -262,7 +271,8 @@ impl<'a> Fields<'a> {
 
     fn authority(&self, target: &Target<'_>, version: Version) -> Result<(String, HostName), Reason> {
         if let (Some(authority), Some(host)) = (target.authority, self.host)
-            && !authority.eq_ignore_ascii_case(host)
+            // To be sent identical (RFC 9112 section 3.2); Pingora compares like this, too.
+            && authority != host
         {
             return Err(Reason::BadHost);
         }
