@@ -30,12 +30,14 @@ mod dice;
 mod edge;
 mod exchange;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lane;
 mod life;
 mod live;
 mod origin;
 mod wake;
 
-pub use config::{Config, Limits, Listener, Protocol};
+pub use config::{Config, Http2, Limits, Listener, Protocol};
 pub use front::tls::{KeyPair, KeyPairError};
 pub use life::{Proxy, StartError};
