@@ -30,6 +30,8 @@ mod dice;
 mod edge;
 mod exchange;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lane;
 mod life;
 mod live;
@@ -37,6 +39,6 @@ mod origin;
 mod quiet;
 mod wake;
 
-pub use config::{Config, Limits, Listener, Protocol};
+pub use config::{Config, Http2, Limits, Listener, Protocol};
 pub use front::tls::{KeyPair, KeyPairError};
 pub use life::{Proxy, StartError};

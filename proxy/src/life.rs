@@ -155,10 +155,10 @@ impl Proxy {
             let fallback = Arc::new(Fallback::empty());
             let tls = match listener.protocol {
                 Protocol::Plain => None,
-                Protocol::Tls => Some(Tls::new(&live, &fallback).map_err(StartError::Tls)?),
+                Protocol::Tls => Some(Tls::new(&live, &fallback, listener.http2).map_err(StartError::Tls)?),
             };
             listeners.push(Bound { name: listener.name, address, fallback });
-            let entrance = Arc::new(Entrance { tls });
+            let entrance = Arc::new(Entrance { tls, http2: listener.http2 });
             for (worker, listener) in sockets.iter_mut().zip(bound) {
                 worker.push(Socket { listener, entrance: Arc::clone(&entrance) });
             }

@@ -23,6 +23,7 @@ use tracing::{debug, error, warn};
 use super::conn::Transport;
 use super::tls::Tls;
 use super::{Worker, serve};
+use crate::config::Http2;
 use crate::decide::headers::{Facts, Scheme};
 use crate::edge::Edge;
 use crate::lane::pingora::proxy;
@@ -65,6 +66,7 @@ fn socket(address: SocketAddr) -> io::Result<socket2::Socket> {
 pub(crate) struct Entrance {
     /// Where TLS is spoken.
     pub(crate) tls: Option<Tls>,
+    pub(crate) http2: Http2,
 }
 
 /// One listening socket of a worker.
@@ -156,7 +158,7 @@ async fn accept(
     }
 }
 
-async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, entrance: &Entrance) {
+async fn connection(worker: &Rc<Worker>, stream: TcpStream, client: SocketAddr, entrance: &Entrance) {
     let Ok(local) = stream.local_addr() else { return };
     if stream.set_nodelay(true).is_err() {
         return;
@@ -171,7 +173,7 @@ async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, entr
             Err(_) => return debug!("TLS handshake took too long"),
         },
     };
-    serve(worker, transport, facts).await;
+    serve(worker, transport, facts, entrance.http2).await;
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use http::Method;
+use pingora::http::ResponseHeader;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::warn;
@@ -52,6 +53,16 @@ impl Answer {
             fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
         }
         Self { status: refusal.status, fields, body }
+    }
+
+    /// Its head, for the lane and for streams.
+    pub(crate) fn header(&self) -> pingora::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build(self.status, Some(self.fields.len() + 3))?;
+        for (name, value) in &self.fields {
+            header.insert_header(*name, value.as_str())?;
+        }
+        header.set_content_length(self.body.len())?;
+        Ok(header)
     }
 
     /// As bytes; a HEAD gets no body.
