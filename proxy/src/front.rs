@@ -13,6 +13,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -144,6 +145,10 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
             Ok(conn) => Next::Close(conn),
             Err(_) => Next::Gone,
         },
+        None if wire.cut.load(Ordering::Relaxed) => {
+            wire.reset();
+            Next::Gone
+        }
         None => {
             linger(wire.take_back(), worker).await;
             Next::Gone

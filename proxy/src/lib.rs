@@ -9,9 +9,11 @@
 //! A routed request is *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint. If the environment
 //! sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment is wanted.
 //! Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries all that was
-//! decided; the fence shows Pingora this one message and nothing of the next. Fields are rewritten (`decide::headers`), the
+//! decided; the fence shows Pingora this one message and nothing of the next, while the client keeps up a least pace
+//! (`front::pace`). Fields are rewritten (`decide::headers`), the
 //! endpoint becomes a peer whose pool key holds environment and epoch (`origin`), bodies stream both ways. An endpoint that
-//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent.
+//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent. An answer whose
+//! end could be found in two ways is refused (`decide::response`).
 //!
 //! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.

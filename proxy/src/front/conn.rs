@@ -17,6 +17,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
@@ -51,6 +52,8 @@ pub(crate) struct Wire {
     pub(crate) given_up: AtomicBool,
     /// The request's body was received to its end; said of HTTP/2 streams only.
     pub(crate) whole: AtomicBool,
+    /// The answer broke off, and only the connection's end can say so: it must not be an orderly one.
+    pub(crate) cut: AtomicBool,
     /// Of the current request.
     pub(crate) received: AtomicU64,
     /// Of the current response.
@@ -297,6 +300,9 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.wire.cut.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         self.transport().poll_shutdown(context)
     }
 }
@@ -311,8 +317,16 @@ impl Drop for Conn {
 impl Wire {
     /// Forgets what was said of the message before.
     pub(crate) fn begin(&self) {
-        for said in [&self.broken, &self.slow, &self.streams] {
+        for said in [&self.broken, &self.slow, &self.streams, &self.cut] {
             said.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say.
+    pub(crate) fn reset(&self) {
+        if let Some(Transport::Plain(stream)) = self.take_back() {
+            // Where it fails, the end is an orderly one; there is no other way to say it.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }
 

@@ -399,6 +399,8 @@ fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
 /// Nothing can be said any more once the instance's answer was begun; the connection's end says it.
 async fn write_refusal(session: &mut Session, reason: Reason, exchange: &Exchange) -> u16 {
     if session.response_written().is_some_and(|response| !response.status.is_informational()) {
+        // To HTTP/1.0 an orderly end would be the body's.
+        exchange.wire.cut.store(exchange.version == Version::Http10, Ordering::Relaxed);
         return 0;
     }
     let answer = Answer::refusal(reason, exchange);

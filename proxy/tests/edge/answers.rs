@@ -1,7 +1,9 @@
 //! An origin's answer reaches its client as one message, or as a failure: never as a clean answer that it was not.
 
+use tokio::io::AsyncReadExt;
+
 use crate::world::origin::Origin;
-use crate::world::{World, until};
+use crate::world::{World, soon, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
@@ -111,6 +113,23 @@ async fn p16_a_body_that_breaks_off_is_never_a_whole_one() {
         assert!(whole.is_none_or(|response| response.status == 502), "{body:?}");
         until("the upstream connection to be dropped", || origin.ended() > ended).await;
         assert_eq!(world.get("a.example", "/").await.text(), "one");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn p16_a_body_that_breaks_off_is_no_whole_one_to_http_1_0() {
+    let (world, origin) = world().await;
+    for body in
+        ["Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"]
+    {
+        origin.say(format!("{OK}{body}"));
+        let mut client = world.client().await;
+        client.send("GET /raw-end HTTP/1.0\r\nHost: a.example\r\n\r\n").await;
+        let mut bytes = Vec::new();
+        let end = soon("the end", client.stream.read_to_end(&mut bytes)).await;
+        let whole = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(end.is_err() || whole.starts_with("HTTP/1.1 502"), "{body:?}: {whole:?}");
     }
     world.stop().await;
 }

@@ -151,22 +151,6 @@ async fn a_client_that_leaves_ends_its_request_at_the_origin() {
 }
 
 #[tokio::test]
-async fn p36_a_head_that_drips_is_cut_off_by_a_total_deadline() {
-    let world = World::with(|config| config.limits.head = Duration::from_millis(100)).await;
-    let mut client = world.client().await;
-    client.send("GET / HTTP/1.1\r\n").await;
-    let drip = async {
-        loop {
-            client.send("a: b\r\n").await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_millis(90), drip).await;
-    assert_eq!(client.response().await.status, 408);
-    world.stop().await;
-}
-
-#[tokio::test]
 async fn an_idle_connection_is_closed() {
     let world = World::with(|config| config.limits.keep_alive = Duration::from_millis(50)).await;
     let mut client = world.client().await;

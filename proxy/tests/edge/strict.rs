@@ -143,6 +143,38 @@ async fn p06_a_field_has_a_token_for_a_name_and_one_line_for_a_value() {
 }
 
 #[tokio::test]
+async fn p06_what_is_unusual_but_clear_is_passed_on() {
+    let (world, origin) = world().await;
+    let many = "X: y\r\n".repeat(98);
+    let long = format!("X: {}\r\n", "a".repeat(60 << 10));
+    for (method, fields) in [
+        ("GET", b"X:\r\nY: \t \r\nZ:a\r\n".as_slice()),
+        ("GET", b"X: \xff\xfe\x80\r\n"),
+        ("GET", b"X: a\tb \"c\\\" d; , ,\r\n"),
+        ("GET", b"!#$%&'*+-.^_`|~09aZ: x\r\n"),
+        ("GET", b"Content-Length: 0\r\n"),
+        ("GET", b"Connection: , ,\r\nConnection: keep-alive\r\n"),
+        ("GET", many.as_bytes()),
+        ("GET", long.as_bytes()),
+        ("get", b""),
+        ("M-SEARCH", b""),
+        ("A!#$%&'*+-.^_`|~Z", b""),
+        ("\r\nGET", b""),
+    ] {
+        let mut client = world.client().await;
+        let shown = fields.escape_ascii().to_string();
+        client.send([method.as_bytes(), b" / HTTP/1.1\r\nHost: a.example\r\n", fields, b"\r\n"].concat()).await;
+        assert_eq!(client.response().await.text(), "one", "{method} {shown:.60}");
+        let request = origin.requests().pop().expect("it");
+        assert!(request.is_well_framed(), "{}", request.head);
+        assert_eq!(request.head.split(' ').next(), Some(method.trim_start()));
+        assert_eq!(client.get("a.example", "/").await.text(), "one", "{method} {shown:.60}");
+    }
+    world.stop().await;
+    assert_eq!(origin.junk(), b"");
+}
+
+#[tokio::test]
 async fn p07_a_line_ends_with_cr_lf() {
     refused(
         400,
@@ -288,7 +320,9 @@ async fn p13_an_upgrade_to_http_2_goes_no_further() {
 
 #[tokio::test]
 async fn p15_http_1_0_gets_no_chunks_no_interim_answers_and_its_end() {
-    let (world, origin) = world().await;
+    let mut world = World::with(|config| config.limits.half_closed = Duration::from_secs(20)).await;
+    let origin = Origin::start("one").await;
+    world.serve("a.example", &[&origin]).await;
     for (path, answer, body) in [
         (
             "/raw",
