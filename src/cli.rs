@@ -97,6 +97,12 @@ pub struct EdgeArgs {
     /// The private key of that certificate, as PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// Keys of session tickets that several edges share, mode 0600; taken again whenever it changes [default: made here]
+    #[arg(long, value_name = "FILE")]
+    pub ticket_keys: Option<PathBuf>,
+    /// Serve HTTPS only to clients with a certificate of this authority, given as PEM [default: to everybody]
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
     /// Where to serve health to operators [default: nowhere]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,

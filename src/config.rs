@@ -66,6 +66,10 @@ pub struct EdgeConfig {
     pub table: PathBuf,
     /// The certificate for names that the table has none for.
     pub certificate: Option<KeyPairFiles>,
+    /// The secrets of session tickets that several edges share.
+    pub ticket_keys: Option<PathBuf>,
+    /// The certificates of the authority that every client of HTTPS needs one from.
+    pub client_ca: Option<PathBuf>,
     /// Where HTTP is served.
     pub http: Option<SocketAddr>,
     /// Where HTTPS is served.
@@ -91,11 +95,20 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
     let certificate = args.cert.zip(args.key).map(|(chain, key)| KeyPairFiles { chain, key });
     let https = args.https.or_else(|| certificate.as_ref().map(|_| EDGE_HTTPS));
     let http = args.http.or_else(|| args.https.is_none().then_some(EDGE_HTTP));
+    if https.is_none() && (args.ticket_keys.is_some() || args.client_ca.is_some()) {
+        return Err(Failure::new(
+            Exit::Configuration,
+            "--ticket-keys and --client-ca are of HTTPS, which is not served",
+        )
+        .hint("add --https ADDR"));
+    }
     let listeners = [("--http", http), ("--https", https), ("--admin", args.admin)];
     distinct(listeners.into_iter().filter_map(|(flag, address)| Some((flag, address?))))?;
     Ok(EdgeConfig {
         table: args.table,
         certificate,
+        ticket_keys: args.ticket_keys,
+        client_ca: args.client_ca,
         http,
         https,
         admin: args.admin,

@@ -70,12 +70,12 @@ struct Edge {
 
 impl Edge {
     async fn start(config: &EdgeConfig) -> Result<Self, Failure> {
-        let mut files = Files::new(config.table.clone(), config.certificate.clone());
+        let mut files = Files::new(config.table.clone(), config.certificate.clone(), config.ticket_keys.clone());
         // Looked at before anything listens: whoever starts it sees at once what is wrong.
         let first = files.load(&Table::default()).map_err(Failure::from)?;
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let proxy = Proxy::start(proxy_config(config), taken, said).map_err(|error| app::no_edge(&error))?;
+        let proxy = Proxy::start(proxy_config(config)?, taken, said).map_err(|error| app::no_edge(&error))?;
         let hang_up = ends::listen(SignalKind::hangup())?;
         let mut edge = Self { files, table: Table::default(), proxy, updates, reports, hang_up };
         edge.offer(first).await;
@@ -118,6 +118,9 @@ impl Edge {
         if let Some(pair) = loaded.certificate {
             self.proxy.fall_back("https", pair);
         }
+        if let Some(keys) = loaded.ticket_keys {
+            self.proxy.tickets(&keys);
+        }
         let update =
             if self.table == Table::default() { loaded.table.snapshot() } else { self.table.diff(&loaded.table) };
         tracing::info!(
@@ -132,14 +135,15 @@ impl Edge {
     }
 }
 
-fn proxy_config(config: &EdgeConfig) -> ProxyConfig {
+fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
+    let clients = config.client_ca.as_deref().map(files::clients).transpose()?;
     let http = config.http.map(Listener::http);
-    let https = config.https.map(Listener::https);
-    ProxyConfig {
+    let https = config.https.map(|address| Listener { clients, ..Listener::https(address) });
+    Ok(ProxyConfig {
         listeners: http.into_iter().chain(https).collect(),
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
         ..ProxyConfig::default()
-    }
+    })
 }

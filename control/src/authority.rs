@@ -122,7 +122,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = validity(now, LEAF_LIFETIME);
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Certificate { host: host.clone(), chain: certificate.pem(), key: key.serialize_pem() })
+        Ok(Certificate { host: host.clone().into(), chain: certificate.pem().into(), key: key.serialize_pem().into() })
     }
 
     fn open(folder: &Path, certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Body, Certificate, Endpoint, Environment, EnvironmentId, Epoch, Generation, Host, InstanceId, Invalid,
-    LABEL_MAX_BYTES, Label, Object, OrganisationId, Route, State, Table, Term,
+    Body, Certificate, CertificateName, Endpoint, Environment, EnvironmentId, Epoch, Generation, Host, InstanceId,
+    Invalid, LABEL_MAX_BYTES, Label, Object, OrganisationId, Route, State, Table, Term,
 };
 
 /// The largest table file that is read, in bytes: a million routes fit.
@@ -53,8 +53,8 @@ pub struct FileRoute {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileCertificate {
-    /// The host it is offered for.
-    pub host: Host,
+    /// The host it is offered for, or `*.` and a domain for all hosts one label below it.
+    pub host: CertificateName,
     /// A PEM file with the chain, leaf first; relative to the table file.
     pub chain: PathBuf,
     /// A PEM file with the private key; relative to the table file.
@@ -107,8 +107,8 @@ pub enum FileError {
         first: usize,
         /// The later one.
         second: usize,
-        /// The host of both.
-        host: Host,
+        /// What both are for.
+        host: CertificateName,
     },
 }
 

@@ -4,6 +4,7 @@
 //! (RFC 9110 section 7.2, RFC 9112 section 3.2; checks P20 and P22).
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,80 @@ impl fmt::Display for Host {
     }
 }
 
+/// What a certificate is offered for: a host, or every host one label below a domain (`*.example.com`; RFC 9525 section 6.3).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CertificateName(String);
+
+/// Before the domain of a name that covers all hosts below it.
+const WILDCARD: &str = "*.";
+
+impl CertificateName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host, unless it is a wildcard.
+    pub fn host(&self) -> Option<Host> {
+        (!self.0.starts_with(WILDCARD)).then(|| Host(self.0.clone()))
+    }
+
+    /// The name of the wildcard that covers a normalised host, in `buffer`.
+    pub fn wildcard_of<'b>(host: &str, buffer: &'b mut [u8; HOST_MAX_BYTES]) -> Option<&'b str> {
+        let dot = host.find('.')?;
+        if dot == 0 || host.starts_with('[') || host.len() > HOST_MAX_BYTES || host.parse::<Ipv4Addr>().is_ok() {
+            return None;
+        }
+        let rest = &host.as_bytes()[dot..];
+        buffer[0] = b'*';
+        buffer[1..=rest.len()].copy_from_slice(rest);
+        std::str::from_utf8(&buffer[..=rest.len()]).ok()
+    }
+}
+
+impl From<Host> for CertificateName {
+    fn from(host: Host) -> Self {
+        Self(host.0)
+    }
+}
+
+impl FromStr for CertificateName {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        let Some(domain) = text.strip_prefix(WILDCARD) else { return Ok(text.parse::<Host>()?.into()) };
+        let domain: Host = domain.parse()?;
+        if domain.0.starts_with('[') || domain.0.parse::<Ipv4Addr>().is_ok() {
+            return Err(HostError::Character);
+        }
+        if WILDCARD.len() + domain.0.len() > HOST_MAX_BYTES {
+            return Err(HostError::TooLong);
+        }
+        Ok(Self(format!("{WILDCARD}{domain}")))
+    }
+}
+
+impl TryFrom<String> for CertificateName {
+    type Error = HostError;
+
+    fn try_from(text: String) -> Result<Self, HostError> {
+        text.parse()
+    }
+}
+
+impl From<CertificateName> for String {
+    fn from(name: CertificateName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Writes the one spelling of `authority` (`host[:port]`, `1.2.3.4[:port]` or `[v6][:port]`) into `buffer`, without
 /// allocating, and returns it.
 pub fn normalise_authority<'b>(authority: &[u8], buffer: &'b mut [u8; HOST_MAX_BYTES]) -> Result<&'b str, HostError> {
@@ -128,6 +203,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_wildcard_covers_one_label_and_no_address() {
+        let mut buffer = [0; HOST_MAX_BYTES];
+        let mut of = |host: &str| CertificateName::wildcard_of(host, &mut buffer).map(str::to_owned);
+        assert_eq!(of("a.example.com").as_deref(), Some("*.example.com"));
+        assert_eq!(of("b.a.example.com").as_deref(), Some("*.a.example.com"));
+        for none in ["localhost", "127.0.0.1", "[::1]", ""] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        let name: CertificateName = "*.Example.com.".parse().expect("a wildcard");
+        assert_eq!((name.as_str(), name.host()), ("*.example.com", None));
+        assert_eq!("A.example".parse::<CertificateName>().expect("a host").host(), "a.example".parse().ok());
+        for bad in ["*", "*.", "*.*.a", "a.*.b", "**.a", "*.1.2.3.4", "*.[::1]", "*a.b"] {
+            assert!(bad.parse::<CertificateName>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn p22_case_port_and_one_trailing_dot_do_not_matter() {

@@ -12,7 +12,7 @@ mod name;
 mod table;
 
 pub use file::{FILE_MAX_BYTES, FileCertificate, FileError, FileRoute, TableFile};
-pub use host::{HOST_MAX_BYTES, Host, HostError, normalise_authority};
+pub use host::{CertificateName, HOST_MAX_BYTES, Host, HostError, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
 pub use name::{
     EnvironmentId, Epoch, Generation, InstanceId, LABEL_MAX_BYTES, Label, LabelError, OrganisationId, Term,

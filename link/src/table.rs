@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Base, EnvironmentId, Epoch, Gap, Generation, Host, InstanceId, Label, OrganisationId, Rejected, Term, Update,
+    Base, CertificateName, EnvironmentId, Epoch, Gap, Generation, Host, InstanceId, Label, OrganisationId, Rejected,
+    Term, Update,
 };
 
 /// What an object is called; unique in a table.
@@ -18,8 +20,8 @@ pub enum ObjectId {
     Route(Host),
     /// The cell of an environment.
     Environment(EnvironmentId),
-    /// The certificate of a host.
-    Certificate(Host),
+    /// The certificate of a host, or of all hosts below a domain.
+    Certificate(CertificateName),
 }
 
 /// One whole object of the table. It replaces its older version entirely; there are no patches.
@@ -104,15 +106,15 @@ pub struct Endpoint {
     pub address: SocketAddr,
 }
 
-/// What a host proves itself with, as bytes: an edge parses it when it is first needed.
+/// What a host proves itself with, as bytes: an edge parses it when it is first needed. Copies share the bytes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// The host it is offered for.
-    pub host: Host,
+    /// What it is offered for.
+    pub host: CertificateName,
     /// The chain, leaf first, PEM.
-    pub chain: String,
+    pub chain: Arc<str>,
     /// The private key, PEM (PKCS #8).
-    pub key: String,
+    pub key: Arc<str>,
 }
 
 /// Never shows the key: cells and updates are logged.
@@ -185,9 +187,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// Brings the table to the update's generation. A bad object is refused alone and its previous version stays; an update
-    /// that does not follow on this table changes nothing.
+    /// [`Table::apply_if`] with no more rules.
     pub fn apply(&mut self, update: Update) -> Result<Vec<Rejected>, Gap> {
+        self.apply_if(update, |_, _| Ok(()))
+    }
+
+    /// Brings the table to the update's generation, where `fits` accepts an object and [`Object::check`], too; it is shown the
+    /// object and its previous version. A bad object is refused alone and its previous version stays; an update
+    /// that does not follow on this table changes nothing.
+    pub fn apply_if(
+        &mut self,
+        update: Update,
+        mut fits: impl FnMut(&Object, Option<&Object>) -> Result<(), String>,
+    ) -> Result<Vec<Rejected>, Gap> {
         update.follows(self.term, self.generation)?;
         let mut rejected = Vec::new();
         if update.base == Base::Snapshot {
@@ -198,13 +210,13 @@ impl Table {
             self.objects.remove(id);
         }
         for object in update.put {
-            match object.check() {
+            let id = object.id();
+            let fit = object.check().map_err(|invalid| invalid.to_string());
+            match fit.and_then(|()| fits(&object, self.objects.get(&id))) {
                 Ok(()) => {
-                    self.objects.insert(object.id(), object);
+                    self.objects.insert(id, object);
                 }
-                Err(invalid) => {
-                    rejected.push(Rejected { id: object.id(), version: object.version, reason: invalid.to_string() })
-                }
+                Err(reason) => rejected.push(Rejected { id, version: object.version, reason }),
             }
         }
         self.term = update.term;

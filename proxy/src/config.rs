@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::front::tls::ClientAuthority;
+
 /// Where a proxy listens and how much it lets through.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +32,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Whether HTTP/2 is spoken, too.
     pub http2: Http2,
+    /// Over TLS: whose certificates clients need; without, nobody asks them for one.
+    pub clients: Option<ClientAuthority>,
 }
 
 /// Whether a listener speaks HTTP/2.
@@ -53,12 +57,12 @@ pub enum Protocol {
 impl Listener {
     /// Plain HTTP, called `http`.
     pub fn http(address: SocketAddr) -> Self {
-        Self { name: "http", address, protocol: Protocol::Plain, http2: Http2::Off }
+        Self { name: "http", address, protocol: Protocol::Plain, http2: Http2::Off, clients: None }
     }
 
     /// HTTPS, called `https`.
     pub fn https(address: SocketAddr) -> Self {
-        Self { name: "https", address, protocol: Protocol::Tls, http2: Http2::On }
+        Self { name: "https", address, protocol: Protocol::Tls, http2: Http2::On, clients: None }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::front::fence::Framing;
 use crate::front::head::Head;
+use crate::front::tls::CertificateId;
 use crate::live::cell::Cell;
 use refuse::Reason;
 
@@ -23,9 +24,33 @@ pub(crate) enum Decision {
     Answer(Reason),
 }
 
+/// Who a TLS client was told that it speaks to, and who would have been named to it for another host.
+pub(crate) struct Proof<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) certificate: CertificateId,
+    pub(crate) instead: &'a dyn Fn(&str) -> Option<CertificateId>,
+}
+
+impl Proof<'_> {
+    /// Whether `host` would have proved itself otherwise: browsers use a connection for every host that its certificate names
+    /// (RFC 9113 section 9.1.1), and one tenant's must not carry another's requests. A connection's own name is never
+    /// misdirected: its certificate may have been renewed since.
+    fn is_anothers(&self, host: &str) -> bool {
+        host != self.name && (self.instead)(host) != Some(self.certificate)
+    }
+}
+
 /// Decides; whatever is refused here neither wakes nor reaches anybody.
-pub(crate) fn decide(head: &Head, body_max: u64, route: impl FnOnce(&str) -> Option<Arc<Cell>>) -> Decision {
+pub(crate) fn decide(
+    head: &Head,
+    proof: Option<&Proof<'_>>,
+    body_max: u64,
+    route: impl FnOnce(&str) -> Option<Arc<Cell>>,
+) -> Decision {
     let Some(cell) = route(head.name.as_str()) else { return Decision::Answer(Reason::UnknownHost) };
+    if proof.is_some_and(|proof| proof.is_anothers(head.name.as_str())) {
+        return Decision::Answer(Reason::Misdirected);
+    }
     if is_reserved(head.path()) {
         return Decision::Answer(Reason::Reserved);
     }
@@ -82,10 +107,36 @@ mod tests {
     fn decided(head: &str) -> Option<Reason> {
         let head = Head::parse(head.as_bytes(), 100).expect("a head");
         let cell = Arc::new(Cell::new(EnvironmentId::new("e")));
-        match decide(&head, 10, |host| (host == "a.example").then_some(cell)) {
+        match decide(&head, None, 10, |host| (host == "a.example").then_some(cell)) {
             Decision::Route(_) => None,
             Decision::Answer(reason) => Some(reason),
         }
+    }
+
+    #[test]
+    fn p23_a_connection_serves_the_hosts_of_its_certificate_and_no_others() {
+        let id = |host: &str| CertificateId::of_chain(&crate::front::tls::tests::chain(host));
+        let (one, other) = (id("one").expect("an id"), id("other").expect("an id"));
+        let decided = |host: &str| {
+            let head = Head::parse(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 100).expect("a head");
+            let cell = Arc::new(Cell::new(EnvironmentId::new("e")));
+            let instead = |host: &str| match host {
+                // Renewed since the handshake.
+                "a.example" | "other.example" => Some(other),
+                "same.example" => Some(one),
+                _ => None,
+            };
+            let proof = Proof { name: "a.example", certificate: one, instead: &instead };
+            match decide(&head, Some(&proof), 10, |host| (host != "unknown.example").then_some(cell)) {
+                Decision::Route(_) => None,
+                Decision::Answer(reason) => Some(reason),
+            }
+        };
+        assert_eq!(decided("A.example:443"), None, "its own name, whatever is offered now");
+        assert_eq!(decided("same.example"), None);
+        assert_eq!(decided("other.example"), Some(Reason::Misdirected));
+        assert_eq!(decided("none.example"), Some(Reason::Misdirected));
+        assert_eq!(decided("unknown.example"), Some(Reason::UnknownHost));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::access::EndedBy;
 use crate::config::Http2;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
-use crate::decide::{Decision, decide};
+use crate::decide::{Decision, Proof, decide};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
 use crate::lane::answer::{After, Answer, answer};
@@ -55,9 +55,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, facts: Fact
         let next = match gate::next(&mut conn, limits, Instant::now() + idle, &mut stopping).await {
             Gate::Over => return,
             Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, facts).await,
-            Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
-            Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
-            Gate::Head(head) => request(worker, conn, &head, facts).await,
+            Gate::Preface => refuse_bytes(worker, conn, facts.clone(), Reason::BadHead).await,
+            Gate::Refused(reason) => refuse_bytes(worker, conn, facts.clone(), reason).await,
+            Gate::Head(head) => request(worker, conn, &head, facts.clone()).await,
         };
         conn = match next {
             Next::Keep(conn) => conn,
@@ -102,7 +102,14 @@ async fn prepare(
     exchange: &mut Exchange,
     left: impl Future<Output = ()> + Send,
 ) -> Result<(), NotAdmitted> {
-    let cell = match decide(head, edge.limits.body_bytes, |host| edge.live.routes.get(host)) {
+    let decision = {
+        let offered = exchange.facts.offered.as_deref();
+        let instead = |host: &str| offered?.instead(host);
+        let proof =
+            offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
+        decide(head, proof.as_ref(), edge.limits.body_bytes, |host| edge.live.routes.get(host))
+    };
+    let cell = match decision {
         Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
         Decision::Route(cell) => cell,
     };

@@ -42,5 +42,7 @@ mod quiet;
 mod wake;
 
 pub use config::{Config, Http2, Limits, Listener, Protocol};
-pub use front::tls::{KeyPair, KeyPairError};
+pub use front::tls::{
+    ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKey, TicketKeys, TicketKeysError,
+};
 pub use life::{Proxy, StartError};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dormouse_link::{Report, Table, Update};
 use tokio::sync::{mpsc, watch};
@@ -20,7 +20,8 @@ use crate::config::{Config, Limits, Protocol};
 use crate::dice::Dice;
 use crate::edge::Edge;
 use crate::front::listen::{Entrance, Socket, bind, block_on, work};
-use crate::front::tls::{self, Fallback, KeyPair, Tls};
+use crate::front::tls::tickets::{self, Tickets};
+use crate::front::tls::{KeyPair, TicketKeys, Tls, TlsError};
 use crate::live::Live;
 use crate::live::feed::Feed;
 use crate::live::signals::{Heard, Signals};
@@ -42,7 +43,7 @@ pub struct Proxy {
 struct Bound {
     name: &'static str,
     address: SocketAddr,
-    fallback: Arc<Fallback>,
+    entrance: Arc<Entrance>,
 }
 
 /// Why a proxy did not start. Nothing is left running.
@@ -70,7 +71,7 @@ pub enum StartError {
     },
     /// TLS cannot be set up.
     #[error("set up TLS")]
-    Tls(#[source] rustls::Error),
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A thread cannot be started.
     #[error("start a thread")]
     Thread(#[source] io::Error),
@@ -152,13 +153,13 @@ impl Proxy {
         for listener in &config.listeners {
             let bound = listen(listener.name, listener.address, workers)?;
             let address = address(&bound).unwrap_or(listener.address);
-            let fallback = Arc::new(Fallback::empty());
+            let no_tls = |error: TlsError| StartError::Tls(error.into());
             let tls = match listener.protocol {
                 Protocol::Plain => None,
-                Protocol::Tls => Some(Tls::new(&live, &fallback, listener.http2).map_err(StartError::Tls)?),
+                Protocol::Tls => Some(Tls::new(&live, listener).map_err(no_tls)?),
             };
-            listeners.push(Bound { name: listener.name, address, fallback });
             let entrance = Arc::new(Entrance { tls, http2: listener.http2 });
+            listeners.push(Bound { name: listener.name, address, entrance: Arc::clone(&entrance) });
             for (worker, listener) in sockets.iter_mut().zip(bound) {
                 worker.push(Socket { listener, entrance: Arc::clone(&entrance) });
             }
@@ -192,8 +193,18 @@ impl Proxy {
             feed: Threads::new(),
             access: access_thread,
         };
-        let background =
-            Background { edge: edge(), admin: admin.pop(), updates, reports, heard, ready, stop: stop_heard.clone() };
+        let tickets =
+            proxy.listeners.iter().filter_map(|bound| Some(Arc::clone(bound.entrance.tls.as_ref()?.tickets())));
+        let background = Background {
+            edge: edge(),
+            admin: admin.pop(),
+            tickets: tickets.collect(),
+            updates,
+            reports,
+            heard,
+            ready,
+            stop: stop_heard.clone(),
+        };
         proxy.feed.start("dormouse-feed".into(), move || background.run())?;
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (edge, stop) = (edge(), stop_heard.clone());
@@ -209,8 +220,17 @@ impl Proxy {
 
     /// Sets what a listener offers, from now on, to names that no certificate was published for.
     pub fn fall_back(&self, listener: &str, pair: KeyPair) {
-        if let Some(bound) = self.listeners.iter().find(|bound| bound.name == listener) {
-            tls::fall_back(&bound.fallback, pair);
+        let bound = self.listeners.iter().find(|bound| bound.name == listener);
+        if let Some(tls) = bound.and_then(|bound| bound.entrance.tls.as_ref()) {
+            tls.fall_back(pair);
+        }
+    }
+
+    /// Seals session tickets with these keys from now on, in place of those that were given before. Without any that is in
+    /// use, a proxy makes its own.
+    pub fn tickets(&self, keys: &TicketKeys) {
+        for tls in self.listeners.iter().filter_map(|bound| bound.entrance.tls.as_ref()) {
+            tls.tickets().give(keys, SystemTime::now());
         }
     }
 
@@ -258,6 +278,7 @@ fn open_access_log(path: Option<PathBuf>, limits: &Limits) -> Result<(AccessLog,
 struct Background {
     edge: Arc<Edge>,
     admin: Option<TcpListener>,
+    tickets: Vec<Arc<Tickets>>,
     updates: mpsc::Receiver<Update>,
     reports: mpsc::Sender<Report>,
     heard: Heard,
@@ -268,13 +289,14 @@ struct Background {
 impl Background {
     fn run(self) {
         let ended = block_on(async move {
-            let Self { edge, admin, updates, reports, heard, ready, stop } = self;
+            let Self { edge, admin, tickets, updates, reports, heard, ready, stop } = self;
             let table = Rc::new(RefCell::new(Table::default()));
             let feed = Feed::new(Arc::clone(&edge.live), Arc::clone(&edge.signals), Rc::clone(&table), ready);
             let limits = Arc::clone(&edge.limits);
             if let Some(listener) = admin.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
                 tokio::task::spawn_local(admin::serve(listener, edge, table));
             }
+            tokio::task::spawn_local(tickets::turn(tickets));
             // Ends with the workers, or at once where there is no shutdown; what it was doing is worth nothing then.
             tokio::select! {
                 () = feed.run(&limits, updates, reports, heard) => {}

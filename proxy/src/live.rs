@@ -16,7 +16,7 @@ use arc_swap::ArcSwapOption;
 
 use cell::Cell;
 
-use crate::front::tls::Certificates;
+use crate::front::tls::certificates::Certificates;
 
 /// Shards of a host map; a change copies one. At a million hosts a shard has about 60.
 const SHARDS: usize = 16 << 10;

@@ -4,14 +4,21 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use dormouse_link::{Certificate, FILE_MAX_BYTES, FileError, Host, Table, TableFile};
-use dormouse_proxy::{KeyPair, KeyPairError};
+use dormouse_link::{Body, Certificate, CertificateName, FILE_MAX_BYTES, FileError, ObjectId, Table, TableFile};
+use dormouse_proxy::{ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKeys, TicketKeysError};
 
 use crate::failure::{Exit, Failure};
 
 /// The largest file of a chain or key that is read, in bytes.
 const PEM_MAX_BYTES: u64 = 1 << 20;
+
+/// The largest file of ticket keys that is read, in bytes.
+const TICKET_KEYS_MAX_BYTES: u64 = 64 << 10;
+
+/// Bits of a file's mode by which others than its owner may read or change it.
+const OF_OTHERS: u32 = 0o077;
 
 /// Where a chain and its key are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +33,9 @@ pub struct KeyPairFiles {
 pub(super) struct Files {
     table: PathBuf,
     certificate: Option<KeyPairFiles>,
+    ticket_keys: Option<PathBuf>,
+    /// The listener's own certificate as it was last taken.
+    own: Option<KeyPair>,
     seen: Vec<(PathBuf, Option<Mark>)>,
 }
 
@@ -33,6 +43,7 @@ pub(super) struct Files {
 pub(super) struct Loaded {
     pub(super) table: Table,
     pub(super) certificate: Option<KeyPair>,
+    pub(super) ticket_keys: Option<TicketKeys>,
 }
 
 /// By what a changed file is known, whether it was written in place or replaced.
@@ -67,11 +78,25 @@ pub(super) enum FilesError {
     Table { path: PathBuf, source: FileError },
     #[error("the certificate of {of} ({}, {}) cannot be used", files.chain.display(), files.key.display())]
     Certificate { of: String, files: Box<KeyPairFiles>, source: KeyPairError },
+    #[error("the ticket keys of {} are not taken", path.display())]
+    TicketKeys { path: PathBuf, source: TicketKeysError },
+    #[error("others than its owner may read {}", path.display())]
+    Open { path: PathBuf },
+}
+
+/// Reads the certificates of the authority that certifies clients.
+pub(super) fn clients(path: &Path) -> Result<ClientAuthority, Failure> {
+    let failed = |cause: &(dyn std::error::Error + 'static)| {
+        let what = format!("clients cannot be told by {} (--client-ca)", path.display());
+        Failure::new(Exit::Configuration, what).because(cause).hint("give the certificates of an authority, as PEM")
+    };
+    let text = read(path, PEM_MAX_BYTES).map_err(|error| failed(&error))?;
+    ClientAuthority::parse(text.as_bytes()).map_err(|error: ClientAuthorityError| failed(&error))
 }
 
 impl Files {
-    pub(super) fn new(table: PathBuf, certificate: Option<KeyPairFiles>) -> Self {
-        Self { table, certificate, seen: Vec::new() }
+    pub(super) fn new(table: PathBuf, certificate: Option<KeyPairFiles>, ticket_keys: Option<PathBuf>) -> Self {
+        Self { table, certificate, ticket_keys, own: None, seen: Vec::new() }
     }
 
     /// Whether one of them is not as it was when it was last read.
@@ -89,35 +114,77 @@ impl Files {
         let mut certificates = Vec::with_capacity(file.certificates.len());
         for named in &file.certificates {
             let files = KeyPairFiles { chain: folder.join(&named.chain), key: folder.join(&named.key) };
-            certificates.push(self.certificate(named.host.clone(), files)?);
+            certificates.push(self.certificate(named.host.clone(), files, previous)?);
         }
-        let certificate = self.certificate.clone().map(|files| Ok(self.pair("the listener", &files)?.0)).transpose()?;
-        Ok(Loaded { table: file.table(previous, certificates), certificate })
+        let ticket_keys = self.ticket_keys.clone().map(|path| self.keys(path)).transpose()?;
+        let own = self.own.clone();
+        let certificate = self.certificate.clone();
+        let certificate = certificate.map(|files| self.pair("the listener", &files, |_, _| own)).transpose()?;
+        let certificate = certificate.map(|(pair, ..)| pair);
+        self.own.clone_from(&certificate);
+        Ok(Loaded { table: file.table(previous, certificates), certificate, ticket_keys })
     }
 
-    fn certificate(&mut self, host: Host, files: KeyPairFiles) -> Result<Certificate, FilesError> {
-        let (_, chain, key) = self.pair(host.as_str(), &files)?;
-        Ok(Certificate { host, chain, key })
+    fn certificate(
+        &mut self,
+        host: CertificateName,
+        files: KeyPairFiles,
+        previous: &Table,
+    ) -> Result<Certificate, FilesError> {
+        let older = |chain: &str, key: &str| match &previous.objects.get(&ObjectId::Certificate(host.clone()))?.body {
+            Body::Certificate(older) if *older.chain != *chain || *older.key != *key => {
+                KeyPair::read(older.chain.as_bytes(), older.key.as_bytes()).ok()
+            }
+            _ => None,
+        };
+        let (_, chain, key) = self.pair(host.as_str(), &files, older)?;
+        Ok(Certificate { host, chain: chain.into(), key: key.into() })
     }
 
-    fn pair(&mut self, of: &str, files: &KeyPairFiles) -> Result<(KeyPair, String, String), FilesError> {
+    /// One that is out of date takes the place of none that is not; where there is no better one, it is served: a certificate
+    /// that was forgotten must not keep an edge from starting, or others from changing.
+    fn pair(
+        &mut self,
+        of: &str,
+        files: &KeyPairFiles,
+        older: impl FnOnce(&str, &str) -> Option<KeyPair>,
+    ) -> Result<(KeyPair, String, String), FilesError> {
         let (chain, key) = (self.read(&files.chain, PEM_MAX_BYTES)?, self.read(&files.key, PEM_MAX_BYTES)?);
         let unfit = |source| FilesError::Certificate { of: of.to_owned(), files: Box::new(files.clone()), source };
-        let pair = KeyPair::parse(chain.as_bytes(), key.as_bytes()).map_err(unfit)?;
+        let pair = KeyPair::read(chain.as_bytes(), key.as_bytes()).map_err(unfit)?;
+        let now = SystemTime::now();
+        if let Err(error) = pair.in_date(now)
+            && older(&chain, &key).is_some_and(|older| older.in_date(now).is_ok())
+        {
+            return Err(unfit(error));
+        }
         Ok((pair, chain, key))
+    }
+
+    fn keys(&mut self, path: PathBuf) -> Result<TicketKeys, FilesError> {
+        let text = self.read(&path, TICKET_KEYS_MAX_BYTES)?;
+        let mode = fs::metadata(&path).map_err(|source| FilesError::Read { path: path.clone(), source })?.mode();
+        if mode & OF_OTHERS != 0 {
+            return Err(FilesError::Open { path });
+        }
+        TicketKeys::parse(&text).map_err(|source| FilesError::TicketKeys { path, source })
     }
 
     /// Marked before it is read: a change meanwhile is seen by the next look.
     fn read(&mut self, path: &Path, max: u64) -> Result<String, FilesError> {
         self.seen.push((path.to_owned(), Mark::of(path)));
-        let failed = |source| FilesError::Read { path: path.to_owned(), source };
-        let mut text = String::new();
-        File::open(path).and_then(|file| file.take(max + 1).read_to_string(&mut text)).map_err(failed)?;
-        if text.len() as u64 > max {
-            return Err(FilesError::TooLarge { path: path.to_owned(), max });
-        }
-        Ok(text)
+        read(path, max)
     }
+}
+
+fn read(path: &Path, max: u64) -> Result<String, FilesError> {
+    let failed = |source| FilesError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(max + 1).read_to_string(&mut text)).map_err(failed)?;
+    if text.len() as u64 > max {
+        return Err(FilesError::TooLarge { path: path.to_owned(), max });
+    }
+    Ok(text)
 }
 
 impl From<FilesError> for Failure {
@@ -128,6 +195,8 @@ impl From<FilesError> for Failure {
             FilesError::Table { .. } => {
                 r#"the smallest table is {"routes": [{"host": "a.example.com", "endpoints": ["127.0.0.1:9001"]}]}"#
             }
+            FilesError::TicketKeys { .. } => "each line is SECONDS SECRET: Unix time, and 64 hex digits",
+            FilesError::Open { .. } => "chmod 600, and make new keys if somebody may have read these",
             FilesError::Certificate { .. } => "give a PEM chain, leaf first, and the PEM key that belongs to the leaf",
         };
         Self::new(Exit::Configuration, "cannot serve these files").because(&error).hint(hint)

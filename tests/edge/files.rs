@@ -137,7 +137,7 @@ fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
 async fn over_tls(edge: &Edge, trusted: &str, host: &str) -> Result<String, u16> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(edge.path(trusted)).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = builder.with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).unwrap();

@@ -67,7 +67,7 @@ pub(crate) async fn over_tls(edge: SocketAddr, ca: &std::path::Path, host: &str)
     let mut roots = rustls::RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(ca).expect("the authority's certificate");
     roots.add(ca).expect("it is one");
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(edge).await?;

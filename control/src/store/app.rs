@@ -6,6 +6,7 @@ use dormouse_link::{Certificate, Host, Label, OrganisationId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::object::host_of;
 use super::{FIRST_ORGANISATION, Store, StoreError, Write, millis, parse};
 use crate::git::Branch;
 use crate::model::{App, EnvironmentState, Millis, new_id, random_hex};
@@ -108,7 +109,7 @@ async fn check_quota(write: &mut Write<'_>) -> Result<(), StoreError> {
 
 impl Write<'_> {
     async fn insert_environment(&mut self, app_id: &str, new: &NewEnvironment, now: Millis) -> Result<(), StoreError> {
-        let host = &new.certificate.host;
+        let host = &host_of(&new.certificate)?;
         if let Some(holder) = self.holder(host).await? {
             return Err(StoreError::HostTaken { host: host.clone(), holder });
         }

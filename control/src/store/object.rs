@@ -3,8 +3,8 @@
 //! Generations are allocated in the writing transaction; there is one writer, so they show in their order.
 
 use dormouse_link::{
-    Base, Body, Certificate, Endpoint, Environment as Cell, Generation, Object, ObjectId, OrganisationId, Route, State,
-    Term, Update,
+    Base, Body, Certificate, Endpoint, Environment as Cell, Generation, Host, Object, ObjectId, OrganisationId, Route,
+    State, Term, Update,
 };
 use sqlx::Row;
 use std::time::Duration;
@@ -82,10 +82,10 @@ impl Write<'_> {
         environment: &Environment,
         certificate: Certificate,
     ) -> Result<(), StoreError> {
-        let host = certificate.host.clone();
+        let host = host_of(&certificate)?;
         let route = Body::Route(Route { host: host.clone(), environment: environment.id.clone() });
         self.put(&environment.organisation, Some(&route), &ObjectId::Route(host.clone())).await?;
-        self.put(&environment.organisation, Some(&Body::Certificate(certificate)), &ObjectId::Certificate(host))
+        self.put(&environment.organisation, Some(&Body::Certificate(certificate)), &ObjectId::Certificate(host.into()))
             .await?;
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Write<'_> {
         if environment.state == EnvironmentState::Deleting {
             if self.body_of(&id).await?.is_some() {
                 for host in environment.hosts.clone() {
-                    self.put(&environment.organisation, None, &ObjectId::Certificate(host.clone())).await?;
+                    self.put(&environment.organisation, None, &ObjectId::Certificate(host.clone().into())).await?;
                     self.put(&environment.organisation, None, &ObjectId::Route(host)).await?;
                 }
                 environment.generation = self.put(&environment.organisation, None, &id).await?;
@@ -158,11 +158,17 @@ fn published_state(environment: &Environment, now: Millis) -> State {
     }
 }
 
+/// The one host that a certificate of an environment is for.
+pub(super) fn host_of(certificate: &Certificate) -> Result<Host, StoreError> {
+    let wildcard = || StoreError::Corrupt { what: "certificate.host", value: certificate.host.to_string() };
+    certificate.host.host().ok_or_else(wildcard)
+}
+
 fn object_name(id: &ObjectId) -> (&'static str, &str) {
     match id {
         ObjectId::Route(host) => ("route", host.as_str()),
         ObjectId::Environment(id) => ("environment", id.as_str()),
-        ObjectId::Certificate(host) => ("certificate", host.as_str()),
+        ObjectId::Certificate(name) => ("certificate", name.as_str()),
     }
 }
 

@@ -138,12 +138,14 @@ async fn a_renewed_certificate_reaches_edges() {
     made(&store, "hello").await;
     let edge = table(&store, Table::default()).await;
     let host: Host = "hello.localhost".parse().expect("a host");
-    let renewed = Certificate { host: host.clone(), chain: "new".into(), key: "key".into() };
+    let renewed = Certificate { host: host.clone().into(), chain: "new".into(), key: "key".into() };
     store.certify(renewed, 9).await.expect("a renewal");
     assert!(store.hosts().await.expect("hosts").contains(&(host.clone(), 9)));
     let edge = table(&store, edge).await;
-    let dormouse_link::Body::Certificate(found) = &edge.objects[&ObjectId::Certificate(host)].body else { panic!() };
-    assert_eq!(found.chain, "new");
+    let dormouse_link::Body::Certificate(found) = &edge.objects[&ObjectId::Certificate(host.into())].body else {
+        panic!()
+    };
+    assert_eq!(&*found.chain, "new");
 }
 
 #[tokio::test]

@@ -41,8 +41,9 @@ fn any_table() -> impl Strategy<Value = Table> {
     let route = (host.clone(), "[xyz]")
         .prop_map(|(host, environment)| Body::Route(Route { host, environment: EnvironmentId::new(environment) }));
     let cell = ("[xyz]", any_state()).prop_map(|(id, state)| Body::Environment(environment(&id, state, Vec::new())));
-    let certificate =
-        (host, "[a-z]{3}").prop_map(|(host, key)| Body::Certificate(Certificate { host, chain: "c".into(), key }));
+    let certificate = (host, "[a-z]{3}").prop_map(|(host, key)| {
+        Body::Certificate(Certificate { host: host.into(), chain: "c".into(), key: key.into() })
+    });
     let objects = vec((1_u64..9, prop_oneof![route, cell, certificate]), 0..8);
     (1_u64..9, objects).prop_map(|(generation, objects)| Table {
         term: Term(1),

@@ -4,8 +4,11 @@
 //! underscores counts as the field itself.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, header};
+
+use crate::front::tls::Offered;
 
 /// Fields that only proxies set, beside those with a prefix of [`RESERVED_PREFIXES`].
 const RESERVED: [&str; 8] = [
@@ -25,12 +28,14 @@ const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
 const HOP_BY_HOP: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer"];
 
 /// What the front knows of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) client: SocketAddr,
     /// The port that the client connected to.
     pub(crate) port: u16,
     pub(crate) scheme: Scheme,
+    /// By whose name, and with which certificate, a TLS client was answered, if it named somebody.
+    pub(crate) offered: Option<Arc<Offered>>,
 }
 
 /// How a client speaks to us.
@@ -143,7 +148,7 @@ mod tests {
     #[test]
     fn the_fields_say_who_asked_and_how() {
         let client = "[::ffff:192.0.2.7]:1234".parse().expect("an address");
-        let facts = Facts { client, port: 8443, scheme: Scheme::Https };
+        let facts = Facts { client, port: 8443, scheme: Scheme::Https, offered: None };
         let set = set_in_request(&facts, "a.example:8443", "id");
         assert!(set.contains(&("X-Forwarded-For", "192.0.2.7".to_owned())));
         assert!(set.contains(&("Forwarded", "for=192.0.2.7;host=\"a.example:8443\";proto=https".to_owned())));

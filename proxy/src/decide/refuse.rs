@@ -17,6 +17,8 @@ pub(crate) enum Reason {
     Expectation,
     Method,
     UnknownHost,
+    /// The connection proved another identity than the request's host has.
+    Misdirected,
     Reserved,
     /// A navigation: its page asks again by itself.
     Waking,
@@ -98,6 +100,14 @@ impl Reason {
             Self::UnknownHost => {
                 (404, "unknown_host", "No such site", "There is no site at this address.", None, Client)
             }
+            Self::Misdirected => (
+                421,
+                "misdirected",
+                "Misdirected request",
+                "This connection is for another site. Please ask on a new one.",
+                None,
+                Client,
+            ),
             Self::Reserved => (404, "reserved", "Not found", "There is nothing at this address.", None, Client),
             Self::Waking => (
                 503,

@@ -102,7 +102,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, facts: Facts) 
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => match accepted {
                 Ok(Some(H2Accept::Session(session))) => {
                     conduct.streams += 1;
-                    running.spawn_local(stream(Rc::clone(worker), session, facts));
+                    running.spawn_local(stream(Rc::clone(worker), session, facts.clone()));
                 }
                 Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
                 Ok(None) | Err(_) => return,

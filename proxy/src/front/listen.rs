@@ -164,15 +164,15 @@ async fn connection(worker: &Rc<Worker>, stream: TcpStream, client: SocketAddr, 
         return;
     }
     let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let facts = Facts { client, port: local.port(), scheme };
-    let transport = match &entrance.tls {
-        None => Transport::Plain(stream),
+    let (transport, offered) = match &entrance.tls {
+        None => (Transport::Plain(stream), None),
         Some(tls) => match timeout(worker.edge.limits.tls_handshake, tls.accept(stream)).await {
-            Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
+            Ok(Ok((stream, offered))) => (Transport::Tls(Box::new(stream)), offered),
             Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
             Err(_) => return debug!("TLS handshake took too long"),
         },
     };
+    let facts = Facts { client, port: local.port(), scheme, offered };
     serve(worker, transport, facts, entrance.http2).await;
 }
 

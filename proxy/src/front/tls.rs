@@ -1,164 +1,180 @@
-//! TLS with certificates from the live table, by server name.
+//! TLS: whose certificate is offered to whom, what is agreed on, and what resumes.
 //!
-//! A certificate is bytes until its host is first asked for; a new version is a new slot, so nothing stale is ever offered.
 //! A name without a certificate gets the listener's own one, or else the alert `unrecognized_name`; never another tenant's.
+//! TLS 1.2 and 1.3, without renegotiation, compression and early data. The crypto provider is named wherever one is needed:
+//! the process may have another one as its default.
 
+pub(crate) mod certificates;
+mod clients;
+mod keys;
+mod pair;
+pub(crate) mod tickets;
+
+pub use clients::{ClientAuthority, ClientAuthorityError};
+pub use keys::{TicketKey, TicketKeys, TicketKeysError};
+pub(crate) use pair::CertificateId;
+pub use pair::{KeyPair, KeyPairError};
+
+use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use dormouse_link::{Certificate, HOST_MAX_BYTES, normalise_authority};
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
-use crate::config::Http2;
-use crate::live::{Hosts, Live};
+use crate::config::{Http2, Listener};
+use crate::live::Live;
+use tickets::Tickets;
 
 /// A fatal alert `unrecognized_name` as it goes over the wire before any key is agreed (RFC 8446 section 6, RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// A chain with its key, parsed and found to belong together.
-#[derive(Clone, Debug)]
-pub struct KeyPair(Arc<CertifiedKey>);
-
-/// Why a chain and a key cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyPairError {
-    /// There is no certificate in it, or something that is none.
-    #[error("read the certificate chain as PEM")]
-    Chain(#[source] pem::Error),
-    /// There is no private key in it.
-    #[error("read the private key as PEM")]
-    Key(#[source] pem::Error),
-    /// The key is of an unknown kind, or another certificate's.
-    #[error("use the key with the certificate")]
-    Unfit(#[source] rustls::Error),
-}
-
-impl KeyPair {
-    /// Parses a chain, leaf first, and its key, both PEM.
-    pub fn parse(chain: &[u8], key: &[u8]) -> Result<Self, KeyPairError> {
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(KeyPairError::Chain)?;
-        if chain.is_empty() {
-            return Err(KeyPairError::Chain(pem::Error::NoItemsFound));
-        }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(KeyPairError::Key)?;
-        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(KeyPairError::Unfit)?;
-        Ok(Self(Arc::new(certified)))
-    }
-}
-
-/// What a listener offers for names that no certificate was published for.
-pub(crate) type Fallback = ArcSwapOption<CertifiedKey>;
-
-/// Sets what a listener offers for other names.
-pub(crate) fn fall_back(to: &Fallback, pair: KeyPair) {
-    to.store(Some(pair.0));
-}
-
-/// Certificates by host.
-pub(crate) struct Certificates(Hosts<Arc<Slot>>);
-
-struct Slot {
-    certificate: Certificate,
-    parsed: OnceLock<Option<KeyPair>>,
-}
-
-impl Certificates {
-    pub(crate) fn new() -> Self {
-        Self(Hosts::new())
-    }
-
-    /// Sets or removes a host's certificate.
-    pub(crate) fn set(&self, host: &str, certificate: Option<Certificate>) {
-        let slot = certificate.map(|certificate| Arc::new(Slot { certificate, parsed: OnceLock::new() }));
-        self.0.set(host, slot);
-    }
-
-    fn get(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
-        let mut buffer = [0; HOST_MAX_BYTES];
-        let host = normalise_authority(server_name.as_bytes(), &mut buffer).ok()?;
-        let slot = self.0.get(host)?;
-        slot.parsed.get_or_init(|| slot.parse()).as_ref().map(|pair| Arc::clone(&pair.0))
-    }
-}
-
-impl Slot {
-    fn parse(&self) -> Option<KeyPair> {
-        let Certificate { host, chain, key } = &self.certificate;
-        KeyPair::parse(chain.as_bytes(), key.as_bytes())
-            .inspect_err(|error| {
-                warn!(%host, error = error as &dyn std::error::Error, "a certificate cannot be used");
-            })
-            .ok()
-    }
-}
-
-/// Whose certificate is offered to whom.
-pub(crate) struct BySni {
+/// What a listener proves itself with, and to whom.
+pub(crate) struct Names {
     live: Arc<Live>,
-    fallback: Arc<Fallback>,
+    /// For names that no certificate was published for.
+    fallback: ArcSwapOption<KeyPair>,
 }
 
-impl BySni {
-    fn offer(&self, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        server_name.and_then(|name| self.live.certificates.get(name)).or_else(|| self.fallback.load_full())
+/// What a client that named its server was offered; no client that names none has coalesced anything.
+pub(crate) struct Offered {
+    /// What it named, normalised.
+    pub(crate) name: Box<str>,
+    pub(crate) certificate: CertificateId,
+    names: Arc<Names>,
+}
+
+impl Offered {
+    /// Which certificate another host would have been offered.
+    pub(crate) fn instead(&self, host: &str) -> Option<CertificateId> {
+        let published = self.names.live.certificates.id(host);
+        published.or_else(|| self.names.fallback.load().as_ref().map(|pair| pair.id()))
     }
 }
 
-impl std::fmt::Debug for BySni {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BySni")
+impl fmt::Debug for Offered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offered").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for BySni {
+impl Names {
+    fn offer(&self, server_name: Option<&str>) -> Option<KeyPair> {
+        let mut buffer = [0; HOST_MAX_BYTES];
+        let host = server_name.and_then(|name| normalise_authority(name.as_bytes(), &mut buffer).ok());
+        let published = host.and_then(|host| self.live.certificates.get(host, SystemTime::now()));
+        published.or_else(|| self.fallback.load().as_deref().cloned())
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Names")
+    }
+}
+
+impl ResolvesServerCert for Names {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.offer(hello.server_name())
+        self.offer(hello.server_name()).map(|pair| pair.certified())
     }
 }
 
-/// What the TLS of one listener is spoken with.
+/// What the TLS of one listener is spoken with. All workers share it.
 pub(crate) struct Tls {
-    names: Arc<BySni>,
+    names: Arc<Names>,
+    tickets: Arc<Tickets>,
     config: Arc<ServerConfig>,
 }
 
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    #[error(transparent)]
+    Config(#[from] rustls::Error),
+    #[error(transparent)]
+    Clients(#[from] rustls::server::VerifierBuilderError),
+    #[error(transparent)]
+    Tickets(#[from] tickets::NoRandomness),
+}
+
+/// The exchange that a quantum computer cannot undo comes first, where a client has it.
+fn provider() -> CryptoProvider {
+    let provider = default_provider();
+    let others = provider.kx_groups.iter().copied().filter(|group| group.name() != kx_group::X25519MLKEM768.name());
+    CryptoProvider { kx_groups: std::iter::once(kx_group::X25519MLKEM768).chain(others).collect(), ..provider }
+}
+
+/// What is offered by ALPN, the best first. Certificates by `acme-tls/1` (RFC 8737) would be one more, with a resolver of its own.
+fn protocols(http2: Http2) -> Vec<Vec<u8>> {
+    let protocols: &[&[u8]] = match http2 {
+        Http2::On => &[b"h2", b"http/1.1"],
+        Http2::Off => &[b"http/1.1"],
+    };
+    protocols.iter().map(|name| name.to_vec()).collect()
+}
+
 impl Tls {
-    /// The one configuration of all workers: tickets resume on each of them.
-    pub(crate) fn new(live: &Arc<Live>, fallback: &Arc<Fallback>, http2: Http2) -> Result<Self, rustls::Error> {
-        let names = Arc::new(BySni { live: Arc::clone(live), fallback: Arc::clone(fallback) });
-        let provider = Arc::new(ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&names) as Arc<dyn ResolvesServerCert>);
-        let protocols: &[&[u8]] = match http2 {
-            Http2::On => &[b"h2", b"http/1.1"],
-            Http2::Off => &[b"http/1.1"],
+    pub(crate) fn new(live: &Arc<Live>, listener: &Listener) -> Result<Self, TlsError> {
+        let names = Arc::new(Names { live: Arc::clone(live), fallback: ArcSwapOption::empty() });
+        let provider = Arc::new(provider());
+        let policy = listener.clients.as_ref();
+        let tickets = Arc::new(Tickets::new(listener.name, &clients::digest_of(policy), SystemTime::now())?);
+        let builder =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13, &TLS12])?;
+        let builder = match policy {
+            Some(authority) => builder.with_client_cert_verifier(authority.verifier(provider)?),
+            None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        config.ticketer = ring::Ticketer::new()?;
-        Ok(Self { names, config: Arc::new(config) })
+        let mut config = builder.with_cert_resolver(Arc::clone(&names) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = protocols(listener.http2);
+        config.ticketer = Arc::clone(&tickets) as _;
+        // Sessions that are kept here would resume past the tickets' rules, and on this edge alone.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { names, tickets, config: Arc::new(config) })
+    }
+
+    /// Sets what is offered, from now on, to names that no certificate was published for.
+    pub(crate) fn fall_back(&self, pair: KeyPair) {
+        if let Err(error) = pair.in_date(SystemTime::now()) {
+            warn!(%error, "a listener's own certificate is out of date, and offered all the same");
+        }
+        self.names.fallback.store(Some(Arc::new(pair)));
+    }
+
+    pub(crate) fn tickets(&self) -> &Arc<Tickets> {
+        &self.tickets
     }
 
     /// Shakes hands; the caller sets the deadline.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Arc<Offered>>)> {
         let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        if self.names.offer(start.client_hello().server_name()).is_none() {
+        let hello = start.client_hello();
+        let server_name = hello.server_name().map(Box::<str>::from);
+        let Some(pair) = self.names.offer(server_name.as_deref()) else {
             start.io.write_all(&UNRECOGNIZED_NAME).await?;
             start.io.shutdown().await?;
             return Err(io::Error::other("no certificate for this server name"));
-        }
-        start.into_stream(Arc::clone(&self.config)).await
+        };
+        let stream = start.into_stream(Arc::clone(&self.config)).await?;
+        let mut buffer = [0; HOST_MAX_BYTES];
+        let name = server_name.and_then(|name| Some(normalise_authority(name.as_bytes(), &mut buffer).ok()?.into()));
+        let offered = |name| Arc::new(Offered { name, certificate: pair.id(), names: Arc::clone(&self.names) });
+        Ok((stream, name.map(offered)))
     }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::pair::tests::chain;
 }

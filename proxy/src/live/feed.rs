@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use dormouse_link::{Base, Body, EnvironmentId, Generation, Object, ObjectId, Rejected, Report, Table, Update};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +23,12 @@ use super::drain::Drains;
 use super::signals::{Heard, Signals};
 use crate::activity::Activity;
 use crate::config::Limits;
+use crate::front::tls::certificates;
 use crate::wake::Wants;
+
+/// New certificates of one update that are parsed before they are taken, at some 0.1 ms each. The rest of a large one is parsed
+/// when it is first needed, as its control plane has checked it.
+const CERTIFICATES_CHECKED: usize = 1000;
 
 /// What the feed knows beyond the live table; the admin listener reads the table, on the same thread.
 pub(crate) struct Feed {
@@ -131,7 +137,13 @@ impl Feed {
     async fn take(&mut self, update: Update) {
         let (generation, put) = (update.generation, update.put.len());
         let touched = self.touched(&update);
-        let applied = self.table.borrow_mut().apply(update);
+        let (now, mut checked) = (SystemTime::now(), 0);
+        let applied = self.table.borrow_mut().apply_if(update, |new, old| {
+            let Body::Certificate(new) = &new.body else { return Ok(()) };
+            let old = old.and_then(|old| if let Body::Certificate(old) = &old.body { Some(old) } else { None });
+            checked += usize::from(old != Some(new));
+            if checked > CERTIFICATES_CHECKED { Ok(()) } else { certificates::fits(new, old, now) }
+        });
         let rejected = match applied {
             Ok(rejected) => rejected,
             Err(gap) => {
@@ -183,9 +195,9 @@ impl Feed {
                 self.live.routes.set(host.as_str(), None);
             }
             (ObjectId::Certificate(host), Some((_, Body::Certificate(certificate)))) => {
-                self.live.certificates.set(host.as_str(), Some(certificate));
+                self.live.certificates.set(&host, Some(certificate));
             }
-            (ObjectId::Certificate(host), _) => self.live.certificates.set(host.as_str(), None),
+            (ObjectId::Certificate(host), _) => self.live.certificates.set(&host, None),
             (ObjectId::Environment(id), Some((version, Body::Environment(environment)))) => {
                 let cell = Arc::clone(self.cell(&id));
                 let old = cell.offer();

@@ -26,7 +26,7 @@ impl Authority {
     fn issue(&mut self, host: &str) -> Body {
         let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
         self.0.push(made.cert.der().clone());
-        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let (chain, key) = (made.cert.pem().into(), made.signing_key.serialize_pem().into());
         Body::Certificate(Certificate { host: host.parse().expect("a host"), chain, key })
     }
 
@@ -35,7 +35,7 @@ impl Authority {
         for certificate in &self.0 {
             roots.add(certificate.clone()).expect("a root");
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
