@@ -15,6 +15,10 @@
 //! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent. An answer whose
 //! end could be found in two ways is refused (`decide::response`).
 //!
+//! Who chose HTTP/2 (by ALPN, or by its preface where the listener allows that) is served by `front::http2`: one task drives
+//! the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels with
+//! its head.
+//!
 //! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.
 //!
