@@ -70,7 +70,7 @@ impl Exchange {
                 None => "",
             },
             tls: facts.scheme == Scheme::Https,
-            client: facts.client.ip().to_canonical().to_string(),
+            client: facts.client_name(),
             status: 0,
             bytes_in: 0,
             bytes_out: 0,

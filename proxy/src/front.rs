@@ -5,6 +5,8 @@ pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
 pub(crate) mod listen;
+pub(crate) mod proxy_protocol;
+pub(crate) mod stream;
 pub(crate) mod tls;
 
 use std::pin::pin;
@@ -17,6 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
+use crate::config::Network;
+use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, decide};
@@ -35,29 +39,45 @@ pub(crate) struct Worker {
     pub(crate) lane: Arc<HttpProxy<Lane>>,
 }
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve(worker: &Worker, transport: Transport, facts: Facts) {
+/// Serves one connection until it ends: whose forwarding fields are believed on it, and until when it may be silent at first.
+pub(crate) async fn serve(
+    worker: &Worker,
+    transport: Transport,
+    facts: Facts,
+    (trusted, mut idle): (&[Network], Instant),
+) {
     let limits = &worker.edge.limits;
     let mut conn = Box::new(Conn::new(transport, limits.ahead_bytes));
     let mut stopping = worker.edge.stopping.clone();
-    let mut idle = limits.head;
     loop {
-        let next = match gate::next(&mut conn, limits, Instant::now() + idle, &mut stopping).await {
+        let next = match gate::next(&mut conn, limits, idle, &mut stopping).await {
             Gate::Over => return,
             Gate::Refused(reason) => {
                 let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
                 refuse(&mut conn, None, &mut exchange, reason).await;
                 Next::Close(conn)
             }
-            Gate::Head(head) => request(worker, conn, &head, facts).await,
+            Gate::Head(head) => {
+                let facts = believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default());
+                request(worker, conn, &head, facts).await
+            }
         };
         conn = match next {
             Next::Keep(conn) => conn,
             Next::Close(conn) => return linger(conn.into_transport(), worker).await,
             Next::Gone => return,
         };
-        idle = limits.keep_alive;
+        idle = Instant::now() + limits.keep_alive;
     }
+}
+
+/// Refuses a connection before anything was read of it that could be a request.
+pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
+    let mut conn = Box::new(Conn::new(transport, worker.edge.limits.ahead_bytes));
+    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+    refuse(&mut conn, None, &mut exchange, reason).await;
+    drop(exchange);
+    linger(conn.into_transport(), worker).await;
 }
 
 /// What becomes of a connection after a request.

@@ -16,10 +16,10 @@ use pingora::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::fence::{Fence, Framing};
+use super::stream::Stream;
 
 /// The most that one read of the front takes from the transport.
 const READ_MAX: usize = 4 << 10;
@@ -27,8 +27,8 @@ const READ_MAX: usize = 4 << 10;
 /// What carries the bytes.
 #[derive(Debug)]
 pub(crate) enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 /// What outlives the loan of a connection, and what its borrower says of it.
