@@ -260,6 +260,7 @@ async fn p37_half_handshakes_beyond_their_number_are_given_up_and_plain_visitors
         }
     })
     .await;
+    drop(half);
     world.stop().await;
 }
 
