@@ -7,6 +7,8 @@ pub(crate) mod head;
 mod http2;
 pub(crate) mod listen;
 pub(crate) mod pace;
+pub(crate) mod proxy_protocol;
+pub(crate) mod stream;
 pub(crate) mod tls;
 
 use std::future::Future;
@@ -22,7 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
-use crate::config::Http2;
+use crate::config::{Http2, Network};
+use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, decide};
@@ -34,6 +37,7 @@ use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport};
 use gate::Gate;
 use head::{Head, Kind, Version};
+use listen::accept::Entrance;
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -41,31 +45,59 @@ pub(crate) struct Worker {
     pub(crate) lane: Arc<HttpProxy<Lane>>,
 }
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, facts: Facts, http2: Http2) {
+/// Whose connection it is, as far as the front knows.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) facts: Facts,
+    /// The listener, where it believes the forwarding fields of this caller.
+    pub(crate) believing: Option<Arc<Entrance>>,
+}
+
+impl Caller {
+    /// Whose forwarding fields are believed on this connection.
+    fn trusted(&self) -> &[Network] {
+        self.believing.as_ref().map_or(&[], |entrance| &entrance.trust_forwarded_from)
+    }
+}
+
+/// Serves one connection until it ends; until `idle` it may be silent at first.
+pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, caller: Caller, http2: Http2, mut idle: Instant) {
+    let facts = caller.facts;
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
-        return http2::serve(worker, conn, facts).await;
+        return http2::serve(worker, conn, caller).await;
     }
     let mut stopping = worker.edge.stopping.clone();
-    let mut idle = limits.head;
     loop {
-        let next = match gate::next(&mut conn, limits, Instant::now() + idle, &mut stopping).await {
+        let next = match gate::next(&mut conn, limits, idle, &mut stopping).await {
             Gate::Over => return,
-            Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, facts).await,
+            Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, caller).await,
             Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
             Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
-            Gate::Head(head) => request(worker, conn, &head, facts).await,
+            Gate::Head(head) => {
+                let head_bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
+                let facts = believed(facts, caller.trusted(), head_bytes);
+                request(worker, conn, &head, facts).await
+            }
         };
         conn = match next {
             Next::Keep(conn) => conn,
             Next::Close(conn) => return linger(conn.into_transport(), worker).await,
             Next::Gone => return,
         };
-        idle = limits.keep_alive;
+        idle = Instant::now() + limits.keep_alive;
     }
+}
+
+/// Refuses a connection before anything was read of it that could be a request.
+pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
+    let mut conn = Box::new(Conn::new(transport, &worker.edge.limits));
+    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+    refuse(&mut conn, None, &mut exchange, reason).await;
+    drop(exchange);
+    linger(conn.into_transport(), worker).await;
 }
 
 /// What becomes of a connection after a request.

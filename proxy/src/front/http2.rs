@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
-use super::{Worker, linger, prepare};
+use super::{Caller, Worker, linger, prepare};
 use crate::config::Limits;
-use crate::decide::headers::Facts;
+use crate::decide::forwarded::believed_fields;
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
 use crate::wake::NotAdmitted;
@@ -33,14 +33,14 @@ const MALFORMED_MAX: u32 = 32;
 const GIVEN_UP_FREE: u32 = 100;
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, facts: Facts) {
+pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, caller: Caller) {
     let limits = &worker.edge.limits;
     conn.lift();
     let wire = Arc::clone(conn.wire());
     let io: Stream = conn;
     // In time or not: what is no HTTP/2 is closed.
     if let Ok(Ok(connection)) = timeout(limits.head, handshake(io, Some(options(limits)))).await {
-        streams(worker, connection, facts).await;
+        streams(worker, connection, caller).await;
     }
     linger(wire.take_back(), worker).await;
 }
@@ -82,7 +82,7 @@ impl Conduct {
 }
 
 /// Accepts streams until the connection is over. Only this drives the connection's IO.
-async fn streams(worker: &Rc<Worker>, mut connection: Connection, facts: Facts) {
+async fn streams(worker: &Rc<Worker>, mut connection: Connection, caller: Caller) {
     let limits = &worker.edge.limits;
     let digest = Arc::new(Digest::default());
     let mut stopping = worker.edge.stopping.clone();
@@ -102,7 +102,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, facts: Facts) 
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => match accepted {
                 Ok(Some(H2Accept::Session(session))) => {
                     conduct.streams += 1;
-                    running.spawn_local(stream(Rc::clone(worker), session, facts));
+                    running.spawn_local(stream(Rc::clone(worker), session, caller.clone()));
                 }
                 Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
                 Ok(None) | Err(_) => return,
@@ -135,8 +135,11 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn stream(worker: Rc<Worker>, mut session: HttpSession, facts: Facts) -> Ended {
+async fn stream(worker: Rc<Worker>, mut session: HttpSession, caller: Caller) -> Ended {
     let edge = &worker.edge;
+    let fields = session.req_header().headers.iter();
+    let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let facts = believed_fields(caller.facts, caller.trusted(), fields);
     let body = if session.is_body_empty() { StreamBody::None } else { StreamBody::Follows };
     let head = Head::of_stream(session.req_header(), body, edge.limits.target_bytes);
     let wire = Arc::new(Wire::default());

@@ -1,14 +1,18 @@
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use super::*;
 use crate::access::AccessLog;
-use crate::config::Limits;
+use crate::config::{Http2, Limits};
 use crate::dice::Dice;
+use crate::front::listen::budget::Budget;
+use crate::front::listen::sockets::Sockets;
 use crate::live::Live;
 use crate::live::signals::Signals;
 use crate::quiet::Quiet;
 
+/// More than a test opens.
+const CONNECTIONS: usize = 100;
 /// Until a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,6 +27,8 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>) -> Arc<Edge
         signals,
         access,
         dice: Dice::default(),
+        budget: Budget::new(&Limits::default(), CONNECTIONS),
+        balance: Balance::new(1).0,
         quiet: Arc::new(Quiet::default()),
         ready: ready.subscribe(),
         stopping: stopping.subscribe(),
@@ -45,18 +51,24 @@ fn status(mut stream: TcpStream) -> String {
 
 #[test]
 fn a_worker_that_panicked_serves_again_and_loses_nothing_that_waits_in_its_socket() {
-    let listener = bind(([127, 0, 0, 1], 0).into(), 1).expect("a free port").pop().expect("one");
-    let at = listener.local_addr().expect("bound");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+    let listening = Sockets::open("http", &any, 1, &mut Vec::new()).expect("a free port");
+    let at = listening.all[0].local_addr().expect("bound").as_socket().expect("an address");
     let (ready, stopping) = (watch::Sender::new(true), watch::Sender::new(false));
     let (edge, stop) = (edge(&ready, &stopping), watch::Sender::new(Stop::No));
     let (poison, mut poisoned) = tokio::sync::mpsc::channel::<()>(1);
     let (died, deaths) = std::sync::mpsc::sync_channel(1);
     let heard = stop.subscribe();
     let worker = std::thread::spawn(move || {
-        let (mut sockets, mut lives) = (vec![Socket { listener, entrance: Arc::new(Entrance { tls: None, http2: Http2::Off }) }], 0);
+        let (proxy_protocol_from, trust_forwarded_from) = (Vec::new(), Vec::new());
+        let entrance = Entrance { tls: None, http2: Http2::Off, proxy_protocol_from, trust_forwarded_from };
+        let listeners = vec![(Arc::clone(&listening.all[0]), Arc::new(entrance))];
+        let (balance, mut arrivals) = Balance::new(1);
+        let arrivals = arrivals.pop().expect("one worker");
+        let (mut duty, mut lives) = (Duty { number: 0, workers: 1, listeners, arrivals, balance }, 0);
         again_and_again(&heard, || {
             lives += 1;
-            let serve = run(&mut sockets, Arc::clone(&edge), heard.clone());
+            let serve = run(&mut duty, Arc::clone(&edge), heard.clone());
             if lives > 1 {
                 return block_on(serve)?;
             }
