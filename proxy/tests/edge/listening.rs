@@ -34,7 +34,8 @@ async fn open(world: &World, count: usize) -> Value {
     soon("connections to be counted", async {
         loop {
             let shown = connections(world).await;
-            if shown["open"] == count {
+            let of_workers = shown["workers"].as_array().expect("all").iter().map(|worker| worker["open"].as_u64());
+            if shown["open"] == count && of_workers.flatten().sum::<u64>() == count as u64 {
                 return shown;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
