@@ -1,10 +1,10 @@
 //! One JSON line per request, written by a thread of its own.
 //!
 //! A request's record is queued when its [`crate::exchange::Exchange`] ends, whichever way that is. When the disk is slower
-//! than the traffic, records are dropped and counted; requests never wait for it. No query, no header, no body is recorded.
+//! than the traffic, or full, records are dropped and counted; requests never wait for it. No query, no header, no body is recorded.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,7 +102,9 @@ impl AccessLog {
         let Some(path) = path else { return Ok((Self { queue: None, lost }, None)) };
         let file = open(&path, limits)?;
         let (queue, queued) = sync_channel(limits.access_queue);
-        let thread = std::thread::Builder::new().name("dormouse-access".into()).spawn(move || write(file, &queued))?;
+        let counter = Arc::clone(&lost);
+        let thread = std::thread::Builder::new().name("dormouse-access".into());
+        let thread = thread.spawn(move || Writer::new(file, &counter).run(&queued))?;
         Ok((Self { queue: Some(queue), lost }, Some(thread)))
     }
 
@@ -126,43 +128,150 @@ fn open(path: &Path, limits: &Limits) -> io::Result<FileRotate<AppendCount>> {
     Ok(FileRotate::new(path, AppendCount::new(limits.access_files), limit, Compression::None, Some(options)))
 }
 
-/// Lines are gathered while more wait, and are in the file whenever none does.
-fn write(file: FileRotate<AppendCount>, queued: &Receiver<Record>) {
-    let mut file = BufWriter::new(file);
-    let mut failing = Failing::No;
-    let mut line = Vec::new();
-    while let Ok(record) = queued.recv() {
-        let mut next = Some(record);
-        while let Some(record) = next {
-            line.clear();
-            // Plain data; and a line that does not go out must not end the log.
-            if serde_json::to_writer(&mut line, &record).is_ok() {
-                line.push(b'\n');
-                failing = failing.note(file.write_all(&line));
+/// Lines are gathered up to this many bytes, and written together.
+const GATHERED_BYTES: usize = 8 << 10;
+
+/// The thread's end: lines are gathered while more wait, and are in the file whenever none does. What the file does not take
+/// is dropped and counted, so that a full disk costs records and nothing else.
+struct Writer<'l, W> {
+    file: W,
+    lost: &'l AtomicU64,
+    gathered: Vec<u8>,
+    /// Records that are in `gathered`, and those that were lost before them.
+    records: u64,
+    state: State,
+}
+
+/// How the last write went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Well,
+    /// Not well: said once, not for each line. A line may have been written in part.
+    Failing,
+}
+
+impl<'l, W: Write> Writer<'l, W> {
+    fn new(file: W, lost: &'l AtomicU64) -> Self {
+        Self { file, lost, gathered: Vec::with_capacity(GATHERED_BYTES), records: 0, state: State::Well }
+    }
+
+    fn run(mut self, queued: &Receiver<Record>) {
+        while let Ok(record) = queued.recv() {
+            let mut next = Some(record);
+            while let Some(record) = next {
+                self.gather(&record);
+                next = queued.try_recv().ok();
             }
-            next = queued.try_recv().ok();
+            self.write();
         }
-        failing = failing.note(file.flush());
+    }
+
+    fn gather(&mut self, record: &Record) {
+        let before = self.gathered.len();
+        self.records += record.lost_before + 1;
+        // Plain data; and a line that does not go out must not end the log.
+        if serde_json::to_writer(&mut self.gathered, record).is_ok() {
+            self.gathered.push(b'\n');
+        } else {
+            self.gathered.truncate(before);
+        }
+        if self.gathered.len() >= GATHERED_BYTES {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        if self.state == State::Failing {
+            // Ends what may have been written in part.
+            self.gathered.insert(0, b'\n');
+        }
+        let records = std::mem::take(&mut self.records);
+        match self.file.write_all(&self.gathered).and_then(|()| self.file.flush()) {
+            Ok(()) => self.state = State::Well,
+            Err(error) => {
+                if self.state == State::Well {
+                    warn!(%error, "access records cannot be written; they are dropped and counted");
+                }
+                self.state = State::Failing;
+                self.lost.fetch_add(records, Ordering::Relaxed);
+            }
+        }
+        self.gathered.clear();
     }
 }
 
-/// Whether the last write failed; said once, not for each line.
-#[derive(Clone, Copy, PartialEq)]
-enum Failing {
-    No,
-    Yes,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Failing {
-    fn note(self, result: io::Result<()>) -> Self {
-        match result {
-            Ok(()) => Self::No,
-            Err(error) => {
-                if self == Self::No {
-                    warn!(%error, "access records cannot be written");
-                }
-                Self::Yes
+    /// A disk that has room for some bytes.
+    struct Disk<'d> {
+        room: usize,
+        taken: &'d mut Vec<u8>,
+    }
+
+    impl Write for Disk<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 && !bytes.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
             }
+            self.room -= taken;
+            self.taken.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
         }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn record(lost_before: u64) -> Record {
+        Record {
+            time: SystemTime::UNIX_EPOCH,
+            request_id: "r".into(),
+            app: "a".into(),
+            environment: "e".into(),
+            deployment: 1,
+            instance: "i".into(),
+            method: "GET".into(),
+            host: "h".into(),
+            path: "/".into(),
+            protocol: "HTTP/1.1",
+            tls: false,
+            client: "c".into(),
+            status: 200,
+            bytes_in: 0,
+            bytes_out: 0,
+            held_ms: 0,
+            connect_ms: None,
+            first_byte_ms: None,
+            total_ms: 0,
+            retries: 0,
+            reused: false,
+            woke: false,
+            ended_by: EndedBy::Proxy,
+            refused: "",
+            lost_before,
+        }
+    }
+
+    #[test]
+    fn c21_what_a_full_disk_does_not_take_is_counted_and_the_next_line_is_whole() {
+        let (lost, mut taken) = (AtomicU64::new(0), Vec::new());
+        let mut writer = Writer::new(Disk { room: 20, taken: &mut taken }, &lost);
+        writer.gather(&record(0));
+        writer.gather(&record(3));
+        writer.write();
+        assert_eq!(lost.swap(0, Ordering::Relaxed), 5, "both, and those that were lost before them");
+        writer.file.room = 10_000;
+        writer.gather(&record(5));
+        writer.write();
+        assert_eq!(lost.load(Ordering::Relaxed), 0);
+        let text = String::from_utf8(taken).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        let whole: serde_json::Value = serde_json::from_str(lines[1]).expect("a whole line");
+        assert_eq!(whole["lost_before"], 5);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, table: Rc<RefC
             Ok((stream, _)) => {
                 let (edge, table) = (Arc::clone(&edge), Rc::clone(&table));
                 tokio::task::spawn_local(async move {
-                    connection(Conn::new(Transport::Plain(stream.into()), 0), &edge, &table).await;
+                    connection(Conn::new(Transport::Plain(stream.into()), &edge.limits), &edge, &table).await;
                     drop(place);
                 });
             }

@@ -4,13 +4,18 @@ pub(crate) mod conn;
 pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
+mod http2;
 pub(crate) mod listen;
+pub(crate) mod pace;
 pub(crate) mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
+use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -19,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
-use crate::config::Network;
+use crate::config::{Http2, Network};
 use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
@@ -31,7 +36,7 @@ use crate::lane::pingora::Lane;
 use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport};
 use gate::Gate;
-use head::{Head, Kind};
+use head::{Head, Kind, Version};
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -39,26 +44,37 @@ pub(crate) struct Worker {
     pub(crate) lane: Arc<HttpProxy<Lane>>,
 }
 
-/// Serves one connection until it ends: whose forwarding fields are believed on it, and until when it may be silent at first.
-pub(crate) async fn serve(
-    worker: &Worker,
-    transport: Transport,
-    facts: Facts,
-    (trusted, mut idle): (&[Network], Instant),
-) {
+/// How a connection came.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    pub(crate) facts: Facts,
+    /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
+    pub(crate) trusted: Option<Arc<[Network]>>,
+    pub(crate) http2: Http2,
+    /// Until when it may be silent at first.
+    pub(crate) silent: Instant,
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visit) {
     let limits = &worker.edge.limits;
-    let mut conn = Box::new(Conn::new(transport, limits.ahead_bytes));
+    let agreed = transport.agreed_on_http2();
+    let mut conn = Box::new(Conn::new(transport, limits));
+    if agreed {
+        return http2::serve(worker, conn, visit).await;
+    }
     let mut stopping = worker.edge.stopping.clone();
+    let (facts, mut idle) = (visit.facts, visit.silent);
     loop {
         let next = match gate::next(&mut conn, limits, idle, &mut stopping).await {
             Gate::Over => return,
-            Gate::Refused(reason) => {
-                let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
-                refuse(&mut conn, None, &mut exchange, reason).await;
-                Next::Close(conn)
-            }
+            Gate::Preface if visit.http2 == Http2::On => return http2::serve(worker, conn, visit).await,
+            Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
+            Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
             Gate::Head(head) => {
-                let facts = believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default());
+                let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
+                    believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
+                });
                 request(worker, conn, &head, facts).await
             }
         };
@@ -73,11 +89,10 @@ pub(crate) async fn serve(
 
 /// Refuses a connection before anything was read of it that could be a request.
 pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
-    let mut conn = Box::new(Conn::new(transport, worker.edge.limits.ahead_bytes));
-    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
-    refuse(&mut conn, None, &mut exchange, reason).await;
-    drop(exchange);
-    linger(conn.into_transport(), worker).await;
+    let conn = Box::new(Conn::new(transport, &worker.edge.limits));
+    if let Next::Close(conn) = refuse_bytes(worker, conn, facts, reason).await {
+        linger(conn.into_transport(), worker).await;
+    }
 }
 
 /// What becomes of a connection after a request.
@@ -87,37 +102,47 @@ enum Next {
     Gone,
 }
 
+/// Answers what is no request.
+async fn refuse_bytes(worker: &Worker, mut conn: Box<Conn>, facts: Facts, reason: Reason) -> Next {
+    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+    refuse(&mut conn, None, &mut exchange, reason).await;
+    Next::Close(conn)
+}
+
 async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, facts: Facts) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    let reason = match decide(head, edge.limits.body_bytes, |host| edge.live.routes.get(host)) {
-        Decision::Answer(reason) => reason,
-        Decision::Route(cell) => {
-            exchange.cell = Some(Arc::clone(&cell));
-            let connect = exchange.began + edge.limits.connect_total;
-            let patience = Patience { wake: exchange.patience, connect };
-            let admitted = {
-                let left = pin!(conn.departed(head.bytes));
-                admit(edge, &cell, &exchange.tried, patience, left).await
-            };
-            match admitted {
-                Ok(admitted) => {
-                    exchange.board(admitted);
-                    return carry(worker, conn, head, exchange).await;
-                }
-                Err(NotAdmitted::Refused(reason)) => reason,
-                Err(NotAdmitted::Left) => {
-                    exchange.record.ended_by = EndedBy::Client;
-                    exchange.held = Some(exchange.began.elapsed());
-                    return Next::Gone;
-                }
-            }
-        }
-    };
-    match refuse(&mut conn, Some(head), &mut exchange, reason).await {
-        After::Keep => Next::Keep(conn),
-        After::Close => Next::Close(conn),
+    match prepare(edge, head, &mut exchange, conn.departed(head.bytes)).await {
+        Ok(()) => carry(worker, conn, head, exchange).await,
+        Err(NotAdmitted::Left) => Next::Gone,
+        Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
+            After::Keep => Next::Keep(conn),
+            After::Close => Next::Close(conn),
+        },
     }
+}
+
+/// Decides what becomes of a request, and gets it an endpoint; `left` resolves when its client is gone.
+async fn prepare(
+    edge: &Edge,
+    head: &Head,
+    exchange: &mut Exchange,
+    left: impl Future<Output = ()> + Send,
+) -> Result<(), NotAdmitted> {
+    let cell = match decide(head, edge.limits.body_bytes, |host| edge.live.routes.get(host)) {
+        Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+        Decision::Route(cell) => cell,
+    };
+    exchange.cell = Some(Arc::clone(&cell));
+    let connect = exchange.began + edge.limits.connect_total;
+    let patience = Patience { wake: exchange.patience, connect };
+    let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
+    if matches!(admitted, Err(NotAdmitted::Left)) {
+        exchange.record.ended_by = EndedBy::Client;
+        exchange.held = Some(exchange.began.elapsed());
+    }
+    exchange.board(admitted?);
+    Ok(())
 }
 
 async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, reason: Reason) -> After {
@@ -138,6 +163,8 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     session.set_total_drain_timeout(Some(limits.linger));
     // An answer before the body's end (a 100 is one to Pingora) does not end the connection: the fence knows what is unread.
     session.set_close_on_response_before_downstream_finish(false);
+    // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
+    session.set_ignore_info_resp(head.version == Version::Http10);
     session.set_connection_user_context(Some(exchange));
     match worker.lane.process_new_http(session, &worker.edge.stopping).await {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
@@ -145,6 +172,10 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
             Ok(conn) => Next::Close(conn),
             Err(_) => Next::Gone,
         },
+        None if wire.cut.load(Ordering::Relaxed) => {
+            wire.reset();
+            Next::Gone
+        }
         None => {
             linger(wire.take_back(), worker).await;
             Next::Gone

@@ -297,14 +297,15 @@ impl Drop for Proxy {
 
 impl Bound {
     fn open(listener: Listener, live: &Arc<Live>, inherited: &mut Vec<Listening>) -> Result<Self, StartError> {
-        let Listener { name, address, protocol, proxy_protocol_from, trust_forwarded_from } = listener;
+        let Listener { name, address, protocol, http2, proxy_protocol_from, trust_forwarded_from } = listener;
         let sockets = open(name, &address, SOCKETS_PER_LISTENER, inherited)?;
         let fallback = Arc::new(Fallback::empty());
         let tls = match protocol {
             Protocol::Plain => None,
-            Protocol::Tls => Some(Tls::new(live, &fallback).map_err(StartError::Tls)?),
+            Protocol::Tls => Some(Tls::new(live, &fallback, http2).map_err(StartError::Tls)?),
         };
-        let entrance = Arc::new(Entrance { tls, proxy_protocol_from, trust_forwarded_from });
+        let entrance =
+            Arc::new(Entrance { tls, http2, proxy_protocol_from, trust_forwarded_from: trust_forwarded_from.into() });
         Ok(Self { name, sockets, fallback, entrance })
     }
 }

@@ -17,14 +17,14 @@ use tracing::{debug, warn};
 use super::balance::{Arrival, Balance};
 use super::budget::{Place, Spent};
 use super::handshakes::Handshakes;
-use crate::config::Network;
+use crate::config::{Http2, Network};
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::front::conn::Transport;
 use crate::front::proxy_protocol::{self, HeaderError, Source};
 use crate::front::stream::Stream;
 use crate::front::tls::Tls;
-use crate::front::{Worker, serve, turn_away};
+use crate::front::{Visit, Worker, serve, turn_away};
 use crate::life::Stop;
 
 /// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
@@ -34,15 +34,16 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_
 pub(crate) struct Entrance {
     /// Where TLS is spoken.
     pub(crate) tls: Option<Tls>,
+    pub(crate) http2: Http2,
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxy_protocol_from: Vec<Network>,
     /// Whose forwarding fields are believed.
-    pub(crate) trust_forwarded_from: Vec<Network>,
+    pub(crate) trust_forwarded_from: Arc<[Network]>,
 }
 
 /// What one worker receives connections with.
 pub(super) struct Reception {
-    pub(super) worker: Worker,
+    pub(super) worker: Rc<Worker>,
     pub(super) number: usize,
     pub(super) balance: Arc<Balance>,
     pub(super) handshakes: Rc<Handshakes>,
@@ -150,9 +151,9 @@ async fn connection(
         }
     }
     let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
-    let trusted = if listed(&entrance.trust_forwarded_from) { &*entrance.trust_forwarded_from } else { &[] };
+    let trusted = listed(&entrance.trust_forwarded_from).then(|| Arc::clone(&entrance.trust_forwarded_from));
     // A trusted proxy's connections are of many clients.
-    if trusted.is_empty()
+    if trusted.is_none()
         && let Err(spent) = place.of_client(facts.client)
     {
         return reception.refused(spent);
@@ -164,8 +165,8 @@ async fn connection(
             None => return,
         },
     };
-    let first = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
-    serve(&reception.worker, transport, facts, (trusted, first)).await;
+    let silent = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
+    serve(&reception.worker, transport, Visit { facts, trusted, http2: entrance.http2, silent }).await;
 }
 
 async fn handshake(reception: &Reception, tls: &Tls, stream: Stream, deadline: Instant) -> Option<Transport> {

@@ -75,7 +75,7 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
     // Each connection holds a clone until it ends.
     let (running, ended) = watch::channel(());
     let handshakes = Handshakes::new(edge.limits.handshakes.div_ceil(duty.workers));
-    let worker = Worker { lane: proxy(&edge.limits), edge };
+    let worker = Rc::new(Worker { lane: proxy(&edge.limits), edge });
     let reception = Rc::new(Reception {
         worker,
         number: duty.number,
@@ -115,3 +115,6 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
 fn listener(socket: &Arc<Socket>) -> io::Result<AsyncFd<Arc<Socket>>> {
     AsyncFd::with_interest(Arc::clone(socket), Interest::READABLE)
 }
+
+#[cfg(test)]
+mod tests;
