@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_its_connection_ended() {
         let budget = budget(2, None);
-        let places = [budget.connection(), budget.connection()].map(|place| place.ok().expect("there is room"));
+        let places = [budget.connection(), budget.connection()].map(|place| place.expect("there is room"));
         assert_eq!(budget.connection().err(), Some(Spent::Connections));
         drop(places);
         assert_eq!(budget.open.load(Ordering::Relaxed), 0);
@@ -191,7 +191,7 @@ mod tests {
             ("192.0.2.7", "::ffff:192.0.2.7", "192.0.2.8"),
             ("2001:db8::1", "2001:db8::ffff:0:0:1", "2001:db8:0:1::1"),
         ] {
-            let places = [of(&budget, one), of(&budget, two)].map(|place| place.ok().expect("there is room"));
+            let places = [of(&budget, one), of(&budget, two)].map(|place| place.expect("there is room"));
             assert_eq!(of(&budget, one).err(), Some(Spent::Client), "{one}");
             assert!(of(&budget, other).is_ok(), "{other}");
             drop(places);
