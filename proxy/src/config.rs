@@ -64,17 +64,16 @@ pub enum Protocol {
 impl Listener {
     /// Plain HTTP, called `http`.
     pub fn http(address: impl Into<Address>) -> Self {
-        Self::new("http", address.into(), Protocol::Plain, Http2::Off)
+        Self::new("http", address.into(), (Protocol::Plain, Http2::Off))
     }
 
     /// HTTPS, called `https`.
     pub fn https(address: impl Into<Address>) -> Self {
-        Self::new("https", address.into(), Protocol::Tls, Http2::On)
+        Self::new("https", address.into(), (Protocol::Tls, Http2::On))
     }
 
-    fn new(name: &'static str, address: Address, protocol: Protocol, http2: Http2) -> Self {
-        let (proxy_protocol_from, trust_forwarded_from) = (Vec::new(), Vec::new());
-        Self { name, address, protocol, http2, proxy_protocol_from, trust_forwarded_from }
+    fn new(name: &'static str, address: Address, (protocol, http2): (Protocol, Http2)) -> Self {
+        Self { name, address, protocol, http2, proxy_protocol_from: Vec::new(), trust_forwarded_from: Vec::new() }
     }
 }
 

@@ -37,7 +37,6 @@ use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport};
 use gate::Gate;
 use head::{Head, Kind, Version};
-use listen::accept::Entrance;
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -45,40 +44,37 @@ pub(crate) struct Worker {
     pub(crate) lane: Arc<HttpProxy<Lane>>,
 }
 
-/// Whose connection it is, as far as the front knows.
+/// How a connection came.
 #[derive(Clone)]
-pub(crate) struct Caller {
+pub(crate) struct Visit {
     pub(crate) facts: Facts,
-    /// The listener, where it believes the forwarding fields of this caller.
-    pub(crate) believing: Option<Arc<Entrance>>,
+    /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
+    pub(crate) trusted: Option<Arc<[Network]>>,
+    pub(crate) http2: Http2,
+    /// Until when it may be silent at first.
+    pub(crate) silent: Instant,
 }
 
-impl Caller {
-    /// Whose forwarding fields are believed on this connection.
-    fn trusted(&self) -> &[Network] {
-        self.believing.as_ref().map_or(&[], |entrance| &entrance.trust_forwarded_from)
-    }
-}
-
-/// Serves one connection until it ends; until `idle` it may be silent at first.
-pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, caller: Caller, http2: Http2, mut idle: Instant) {
-    let facts = caller.facts;
+/// Serves one connection until it ends.
+pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visit) {
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
-        return http2::serve(worker, conn, caller).await;
+        return http2::serve(worker, conn, visit).await;
     }
     let mut stopping = worker.edge.stopping.clone();
+    let (facts, mut idle) = (visit.facts, visit.silent);
     loop {
         let next = match gate::next(&mut conn, limits, idle, &mut stopping).await {
             Gate::Over => return,
-            Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, caller).await,
+            Gate::Preface if visit.http2 == Http2::On => return http2::serve(worker, conn, visit).await,
             Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
             Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
             Gate::Head(head) => {
-                let head_bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
-                let facts = believed(facts, caller.trusted(), head_bytes);
+                let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
+                    believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
+                });
                 request(worker, conn, &head, facts).await
             }
         };
@@ -93,11 +89,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, caller: Cal
 
 /// Refuses a connection before anything was read of it that could be a request.
 pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
-    let mut conn = Box::new(Conn::new(transport, &worker.edge.limits));
-    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
-    refuse(&mut conn, None, &mut exchange, reason).await;
-    drop(exchange);
-    linger(conn.into_transport(), worker).await;
+    let conn = Box::new(Conn::new(transport, &worker.edge.limits));
+    if let Next::Close(conn) = refuse_bytes(worker, conn, facts, reason).await {
+        linger(conn.into_transport(), worker).await;
+    }
 }
 
 /// What becomes of a connection after a request.

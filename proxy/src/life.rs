@@ -304,7 +304,8 @@ impl Bound {
             Protocol::Plain => None,
             Protocol::Tls => Some(Tls::new(live, &fallback, http2).map_err(StartError::Tls)?),
         };
-        let entrance = Arc::new(Entrance { tls, http2, proxy_protocol_from, trust_forwarded_from });
+        let entrance =
+            Arc::new(Entrance { tls, http2, proxy_protocol_from, trust_forwarded_from: trust_forwarded_from.into() });
         Ok(Self { name, sockets, fallback, entrance })
     }
 }

@@ -20,18 +20,15 @@ pub(crate) fn believed(facts: Facts, trusted: &[Network], head: &[u8]) -> Facts 
         let colon = line.iter().position(|&byte| byte == b':')?;
         Some((&line[..colon], line[colon + 1..].trim_ascii()))
     });
-    believed_fields(facts, trusted, fields)
+    from_fields(facts, trusted, fields)
 }
 
 /// The same, of fields that were taken apart already.
-pub(crate) fn believed_fields<'a>(
+pub(crate) fn from_fields<'a>(
     facts: Facts,
     trusted: &[Network],
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
 ) -> Facts {
-    if trusted.is_empty() {
-        return facts;
-    }
     let (mut forwarded_for, mut scheme, mut port) = (Vec::new(), None, None);
     for (name, value) in fields {
         // The last value of the last field is that of the nearest proxy.

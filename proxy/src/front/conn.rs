@@ -17,6 +17,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
@@ -323,8 +324,9 @@ impl Wire {
 
     /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say.
     pub(crate) fn reset(&self) {
-        if let Some(Transport::Plain(stream)) = self.take_back() {
-            stream.reset();
+        if let Some(Transport::Plain(Stream::Tcp(stream))) = self.take_back() {
+            // Where it fails, the end is an orderly one; there is no other way to say it.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }
 

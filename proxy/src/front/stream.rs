@@ -4,9 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -26,14 +24,6 @@ impl Stream {
         }
         socket.set_tcp_nodelay(true)?;
         TcpStream::from_std(socket.into()).map(Self::Tcp)
-    }
-
-    /// Closes it by a reset. A Unix socket knows none.
-    pub(crate) fn reset(self) {
-        if let Self::Tcp(stream) = &self {
-            // Where it fails, the end is an orderly one; there is no other way to say it.
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-        }
     }
 
     /// The port that the client connected to; a Unix socket has none.

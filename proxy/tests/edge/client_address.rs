@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
-use dormouse_proxy::{Address, Listener, Network};
-use tokio::net::UnixStream;
+use dormouse_proxy::{Address, Http2, Listener, Network};
+use http::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::world::World;
 use crate::world::client::Client;
 use crate::world::origin::{Origin, Request};
+use crate::world::{World, http2};
 
 const V1: &str = "PROXY TCP4 203.0.113.5 192.0.2.1 4711 443\r\n";
 const V2: &[u8] =
@@ -226,5 +228,31 @@ async fn ipv6_visitors_are_known_by_their_address() {
     world.serve("a.example", &[&origin]).await;
     let told = told_of(&world, &origin, format!("{GET}\r\n").as_bytes()).await;
     assert_eq!((told[0].as_str(), told[2].as_str()), ("::1", "for=\"[::1]\";host=\"a.example\";proto=http"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn p25_each_stream_of_http2_has_its_own_client_behind_a_trusted_proxy() {
+    let networks = |text: &str| vec![text.parse::<Network>().expect("a network")];
+    let mut world = World::with(|config| {
+        config.listeners[0].http2 = Http2::On;
+        config.listeners[0].proxy_protocol_from = networks("127.0.0.1");
+        config.listeners[0].trust_forwarded_from = networks("203.0.113.5");
+    })
+    .await;
+    let origin = Origin::start("one").await;
+    world.serve("a.example", &[&origin]).await;
+    for (header, trusted) in [(V1, true), ("PROXY TCP4 203.0.113.6 192.0.2.1 4711 443\r\n", false)] {
+        let mut stream = TcpStream::connect(world.http()).await.expect("it listens");
+        stream.write_all(header.as_bytes()).await.expect("it reads");
+        let mut client = http2::Client::over(stream).await;
+        for address in ["198.51.100.1", "2001:db8::2"] {
+            let mut request = http2::request(Method::GET, "a.example", "/");
+            request.headers_mut().insert("x-forwarded-for", address.parse().expect("a value"));
+            assert_eq!(client.send(request, b"").await.expect("an answer").status, 200);
+            let told = told(origin.requests().last().expect("it came"));
+            assert_eq!(told[0], if trusted { address } else { "203.0.113.6" });
+        }
+    }
     world.stop().await;
 }

@@ -24,7 +24,7 @@ use crate::front::conn::Transport;
 use crate::front::proxy_protocol::{self, HeaderError, Source};
 use crate::front::stream::Stream;
 use crate::front::tls::Tls;
-use crate::front::{Caller, Worker, serve, turn_away};
+use crate::front::{Visit, Worker, serve, turn_away};
 use crate::life::Stop;
 
 /// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
@@ -34,12 +34,11 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_
 pub(crate) struct Entrance {
     /// Where TLS is spoken.
     pub(crate) tls: Option<Tls>,
-    /// Whether HTTP/2 is spoken, too.
     pub(crate) http2: Http2,
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxy_protocol_from: Vec<Network>,
     /// Whose forwarding fields are believed.
-    pub(crate) trust_forwarded_from: Vec<Network>,
+    pub(crate) trust_forwarded_from: Arc<[Network]>,
 }
 
 /// What one worker receives connections with.
@@ -128,7 +127,7 @@ async fn connection(
     reception: &Reception,
     mut stream: Stream,
     peer: Option<SocketAddr>,
-    entrance: &Arc<Entrance>,
+    entrance: &Entrance,
     mut place: Place,
 ) {
     let limits = &reception.worker.edge.limits;
@@ -152,9 +151,9 @@ async fn connection(
         }
     }
     let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
-    let believing = listed(&entrance.trust_forwarded_from).then(|| Arc::clone(entrance));
+    let trusted = listed(&entrance.trust_forwarded_from).then(|| Arc::clone(&entrance.trust_forwarded_from));
     // A trusted proxy's connections are of many clients.
-    if believing.is_none()
+    if trusted.is_none()
         && let Err(spent) = place.of_client(facts.client)
     {
         return reception.refused(spent);
@@ -166,9 +165,8 @@ async fn connection(
             None => return,
         },
     };
-    let first = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
-    let caller = Caller { facts, believing };
-    serve(&reception.worker, transport, caller, entrance.http2, first).await;
+    let silent = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
+    serve(&reception.worker, transport, Visit { facts, trusted, http2: entrance.http2, silent }).await;
 }
 
 async fn handshake(reception: &Reception, tls: &Tls, stream: Stream, deadline: Instant) -> Option<Transport> {

@@ -11,24 +11,22 @@ use crate::live::Live;
 use crate::live::signals::Signals;
 use crate::quiet::Quiet;
 
-/// More than a test opens.
-const CONNECTIONS: usize = 100;
 /// Until a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A worker's view of a proxy that serves nobody.
-fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>) -> Arc<Edge> {
+fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &Arc<Balance>) -> Arc<Edge> {
     let limits = Limits::default();
     let (access, _) = AccessLog::start(None, &limits).expect("there is no file to open");
     let (signals, _heard) = Signals::new();
     Arc::new(Edge {
+        budget: Budget::new(&limits, limits.connections),
+        balance: Arc::clone(balance),
         limits: Arc::new(limits),
         live: Arc::new(Live::new()),
         signals,
         access,
         dice: Dice::default(),
-        budget: Budget::new(&Limits::default(), CONNECTIONS),
-        balance: Balance::new(1).0,
         quiet: Arc::new(Quiet::default()),
         ready: ready.subscribe(),
         stopping: stopping.subscribe(),
@@ -52,20 +50,22 @@ fn status(mut stream: TcpStream) -> String {
 #[test]
 fn a_worker_that_panicked_serves_again_and_loses_nothing_that_waits_in_its_socket() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0)).into();
-    let listening = Sockets::open("http", &any, 1, &mut Vec::new()).expect("a free port");
-    let at = listening.all[0].local_addr().expect("bound").as_socket().expect("an address");
+    let sockets = Sockets::open("http", &any, 1, &mut Vec::new()).expect("a free port");
+    let at = sockets.address.ip().expect("an address");
+    let (balance, mut arrivals) = Balance::new(1);
     let (ready, stopping) = (watch::Sender::new(true), watch::Sender::new(false));
-    let (edge, stop) = (edge(&ready, &stopping), watch::Sender::new(Stop::No));
+    let (edge, stop) = (edge(&ready, &stopping, &balance), watch::Sender::new(Stop::No));
+    let entrance =
+        Entrance { tls: None, http2: Http2::Off, proxy_protocol_from: Vec::new(), trust_forwarded_from: Arc::new([]) };
+    let entrance = Arc::new(entrance);
+    let listeners = sockets.all.iter().map(|socket| (Arc::clone(socket), Arc::clone(&entrance))).collect();
+    let arrivals = arrivals.pop().expect("one worker");
+    let mut duty = Duty { number: 0, workers: 1, listeners, arrivals, balance };
     let (poison, mut poisoned) = tokio::sync::mpsc::channel::<()>(1);
     let (died, deaths) = std::sync::mpsc::sync_channel(1);
     let heard = stop.subscribe();
     let worker = std::thread::spawn(move || {
-        let (proxy_protocol_from, trust_forwarded_from) = (Vec::new(), Vec::new());
-        let entrance = Entrance { tls: None, http2: Http2::Off, proxy_protocol_from, trust_forwarded_from };
-        let listeners = vec![(Arc::clone(&listening.all[0]), Arc::new(entrance))];
-        let (balance, mut arrivals) = Balance::new(1);
-        let arrivals = arrivals.pop().expect("one worker");
-        let (mut duty, mut lives) = (Duty { number: 0, workers: 1, listeners, arrivals, balance }, 0);
+        let mut lives = 0;
         again_and_again(&heard, || {
             lives += 1;
             let serve = run(&mut duty, Arc::clone(&edge), heard.clone());
