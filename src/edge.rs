@@ -9,7 +9,7 @@ pub use files::KeyPairFiles;
 use std::time::Duration;
 
 use dormouse_link::{Report, Table, Update};
-use dormouse_proxy::{Config as ProxyConfig, Listener, Proxy};
+use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Proxy};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -43,8 +43,9 @@ pub fn run(config: &EdgeConfig) -> Result<(), Failure> {
 async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let mut edge = Edge::start(config).await?;
-    let at = |listener| edge.proxy.address(listener);
-    let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", edge.proxy.admin())]);
+    let at = |listener| edge.proxy.at(listener).cloned();
+    let admin = edge.proxy.admin().map(Address::from);
+    let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", admin)]);
     Failure::print(&ready)?;
     tokio::select! {
         () = edge.follow() => {}
@@ -73,6 +74,7 @@ impl Edge {
         let mut files = Files::new(config.table.clone(), config.certificate.clone(), config.ticket_keys.clone());
         // Looked at before anything listens: whoever starts it sees at once what is wrong.
         let first = files.load(&Table::default()).map_err(Failure::from)?;
+        app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
         let proxy = Proxy::start(proxy_config(config)?, taken, said).map_err(|error| app::no_edge(&error))?;
@@ -137,13 +139,23 @@ impl Edge {
 
 fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
     let clients = config.client_ca.as_deref().map(files::clients).transpose()?;
-    let http = config.http.map(Listener::http);
-    let https = config.https.map(|address| Listener { clients, ..Listener::https(address) });
+    let http = config.http.clone().map(|address| Listener { http2: config.http2, ..Listener::http(address) });
+    let https = config.https.clone().map(|address| Listener { clients, ..Listener::https(address) });
+    let with_proxies = |listener| Listener {
+        proxy_protocol_from: config.proxy_protocol_from.clone(),
+        trust_forwarded_from: config.trust_forwarded_from.clone(),
+        ..listener
+    };
+    let limits = Limits::default();
     Ok(ProxyConfig {
-        listeners: http.into_iter().chain(https).collect(),
+        listeners: http.into_iter().chain(https).map(with_proxies).collect(),
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
-        ..ProxyConfig::default()
+        limits: Limits {
+            connections: config.connections.unwrap_or(limits.connections),
+            connections_per_client: config.connections_per_client,
+            ..limits
+        },
     })
 }

@@ -7,6 +7,8 @@ use tokio::sync::watch;
 use crate::access::AccessLog;
 use crate::config::Limits;
 use crate::dice::Dice;
+use crate::front::listen::balance::Balance;
+use crate::front::listen::budget::Budget;
 use crate::live::Live;
 use crate::live::signals::Signals;
 use crate::quiet::Quiet;
@@ -18,6 +20,10 @@ pub(crate) struct Edge {
     pub(crate) signals: Arc<Signals>,
     pub(crate) access: AccessLog,
     pub(crate) dice: Dice,
+    /// What all connections may take.
+    pub(crate) budget: Arc<Budget>,
+    /// How they are spread.
+    pub(crate) balance: Arc<Balance>,
     /// What is logged of no environment.
     pub(crate) quiet: Arc<Quiet>,
     /// Whether the first table was applied.

@@ -7,6 +7,8 @@ pub(crate) mod head;
 mod http2;
 pub(crate) mod listen;
 pub(crate) mod pace;
+pub(crate) mod proxy_protocol;
+pub(crate) mod stream;
 pub(crate) mod tls;
 
 use std::future::Future;
@@ -22,7 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
-use crate::config::Http2;
+use crate::config::{Http2, Network};
+use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, Proof, decide};
@@ -34,6 +37,7 @@ use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport};
 use gate::Gate;
 use head::{Head, Kind, Version};
+use tls::Offered;
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -41,30 +45,56 @@ pub(crate) struct Worker {
     pub(crate) lane: Arc<HttpProxy<Lane>>,
 }
 
+/// How a connection came.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    pub(crate) facts: Facts,
+    /// By whose name, and with which certificate, a TLS client was answered, if it named somebody.
+    pub(crate) offered: Option<Arc<Offered>>,
+    /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
+    pub(crate) trusted: Option<Arc<[Network]>>,
+    pub(crate) http2: Http2,
+    /// Until when it may be silent at first.
+    pub(crate) silent: Instant,
+}
+
 /// Serves one connection until it ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, facts: Facts, http2: Http2) {
+pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visit) {
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
-        return http2::serve(worker, conn, facts).await;
+        return http2::serve(worker, conn, visit).await;
     }
     let mut stopping = worker.edge.stopping.clone();
-    let mut idle = limits.head;
+    let (facts, mut idle) = (visit.facts, visit.silent);
     loop {
-        let next = match gate::next(&mut conn, limits, Instant::now() + idle, &mut stopping).await {
+        let next = match gate::next(&mut conn, limits, idle, &mut stopping).await {
             Gate::Over => return,
-            Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, facts).await,
-            Gate::Preface => refuse_bytes(worker, conn, facts.clone(), Reason::BadHead).await,
-            Gate::Refused(reason) => refuse_bytes(worker, conn, facts.clone(), reason).await,
-            Gate::Head(head) => request(worker, conn, &head, facts.clone()).await,
+            Gate::Preface if visit.http2 == Http2::On => return http2::serve(worker, conn, visit).await,
+            Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
+            Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
+            Gate::Head(head) => {
+                let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
+                    believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
+                });
+                request(worker, conn, &head, (facts, visit.offered.as_deref())).await
+            }
         };
         conn = match next {
             Next::Keep(conn) => conn,
             Next::Close(conn) => return linger(conn.into_transport(), worker).await,
             Next::Gone => return,
         };
-        idle = limits.keep_alive;
+        idle = Instant::now() + limits.keep_alive;
+    }
+}
+
+/// Refuses a connection before anything was read of it that could be a request.
+pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
+    let conn = Box::new(Conn::new(transport, &worker.edge.limits));
+    if let Next::Close(conn) = refuse_bytes(worker, conn, facts, reason).await {
+        linger(conn.into_transport(), worker).await;
     }
 }
 
@@ -82,10 +112,15 @@ async fn refuse_bytes(worker: &Worker, mut conn: Box<Conn>, facts: Facts, reason
     Next::Close(conn)
 }
 
-async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, facts: Facts) -> Next {
+async fn request(
+    worker: &Worker,
+    mut conn: Box<Conn>,
+    head: &Head,
+    (facts, offered): (Facts, Option<&Offered>),
+) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    match prepare(edge, head, &mut exchange, conn.departed(head.bytes)).await {
+    match prepare(edge, head, offered, &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
         Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
@@ -99,11 +134,11 @@ async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, facts: Facts
 async fn prepare(
     edge: &Edge,
     head: &Head,
+    offered: Option<&Offered>,
     exchange: &mut Exchange,
     left: impl Future<Output = ()> + Send,
 ) -> Result<(), NotAdmitted> {
     let decision = {
-        let offered = exchange.facts.offered.as_deref();
         let instead = |host: &str| offered?.instead(host);
         let proof =
             offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });

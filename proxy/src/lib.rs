@@ -1,7 +1,7 @@
 //! The data plane: serves what it was last told. The life of a request, in prose:
 //!
-//! A worker thread accepts a connection (`front``::listen`), shakes hands if it is TLS (`front::tls`), and wraps it in a
-//! *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
+//! A worker thread accepts a connection (`front``::listen`), or is handed one by a worker that has too many. It learns who the
+//! client is (`front::proxy_protocol`), shakes hands if it is TLS (`front::tls`), and wraps the connection in a *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
 //! strictly (`front::head`); what is ambiguous ends here. The head is *decided* (`decide`): its host leads through one shard
 //! of the *live* table (`live`) to an environment's cell, or the request is answered from the one table of reasons
 //! (`decide::refuse`, `lane::answer`).
@@ -14,6 +14,10 @@
 //! endpoint becomes a peer whose pool key holds environment and epoch (`origin`), bodies stream both ways. An endpoint that
 //! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent. An answer whose
 //! end could be found in two ways is refused (`decide::response`).
+//!
+//! Who chose HTTP/2 (by ALPN, or by its preface where the listener allows that) is served by `front::http2`: one task drives
+//! the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels with
+//! its head.
 //!
 //! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.
@@ -28,6 +32,7 @@ mod activity;
 mod admin;
 mod config;
 mod decide;
+mod descriptors;
 mod dice;
 mod edge;
 mod exchange;
@@ -41,7 +46,9 @@ mod origin;
 mod quiet;
 mod wake;
 
-pub use config::{Config, Http2, Limits, Listener, Protocol};
+pub use config::{Address, AddressError, Config, Http2, Limits, Listener, Network, NetworkError, Protocol};
+pub use descriptors::raise as raise_descriptor_limit;
+pub use front::listen::sockets::Listening;
 pub use front::tls::{
     ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKey, TicketKeys, TicketKeysError,
 };

@@ -16,10 +16,15 @@ use tokio::time::Instant;
 
 use crate::access::AccessLog;
 use crate::admin;
-use crate::config::{Config, Limits, Protocol};
+use crate::config::{Address, Config, Limits, Listener, Protocol};
+use crate::descriptors::{self, Shares};
 use crate::dice::Dice;
 use crate::edge::Edge;
-use crate::front::listen::{Entrance, Socket, bind, block_on, work};
+use crate::front::listen::accept::Entrance;
+use crate::front::listen::balance::Balance;
+use crate::front::listen::budget::Budget;
+use crate::front::listen::sockets::{Listening, SOCKETS_PER_LISTENER, Sockets};
+use crate::front::listen::worker::{Duty, block_on, work};
 use crate::front::tls::tickets::{self, Tickets};
 use crate::front::tls::{KeyPair, TicketKeys, Tls, TlsError};
 use crate::live::Live;
@@ -30,7 +35,7 @@ use crate::quiet::Quiet;
 /// A running data plane.
 pub struct Proxy {
     listeners: Vec<Bound>,
-    admin: Option<SocketAddr>,
+    admin: Option<Sockets>,
     stop: watch::Sender<Stop>,
     stopping: watch::Sender<bool>,
     /// The workers first, then the feed, then the access log.
@@ -42,7 +47,7 @@ pub struct Proxy {
 /// A listener that is bound.
 struct Bound {
     name: &'static str,
-    address: SocketAddr,
+    sockets: Sockets,
     entrance: Arc<Entrance>,
 }
 
@@ -55,7 +60,7 @@ pub enum StartError {
         /// Which listener: `http`, `https` or `admin`.
         listener: &'static str,
         /// Where it was to listen.
-        address: SocketAddr,
+        address: Address,
         /// What the system says.
         #[source]
         source: io::Error,
@@ -146,32 +151,39 @@ impl Proxy {
         updates: mpsc::Receiver<Update>,
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StartError> {
+        Self::adopt(config, Vec::new(), updates, reports)
+    }
+
+    /// The same on the sockets of another process, where they are what the configuration asks for; others are bound, and
+    /// what is not asked for is closed.
+    pub fn adopt(
+        config: Config,
+        mut inherited: Vec<Listening>,
+        updates: mpsc::Receiver<Update>,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Self, StartError> {
         let workers = config.workers.max(1);
         let live = Arc::new(Live::new());
         let mut listeners = Vec::with_capacity(config.listeners.len());
-        let mut sockets: Vec<Vec<Socket>> = std::iter::repeat_with(Vec::new).take(workers).collect();
-        for listener in &config.listeners {
-            let bound = listen(listener.name, listener.address, workers)?;
-            let address = address(&bound).unwrap_or(listener.address);
-            let no_tls = |error: TlsError| StartError::Tls(error.into());
-            let tls = match listener.protocol {
-                Protocol::Plain => None,
-                Protocol::Tls => Some(Tls::new(&live, listener).map_err(no_tls)?),
-            };
-            let entrance = Arc::new(Entrance { tls, http2: listener.http2 });
-            listeners.push(Bound { name: listener.name, address, entrance: Arc::clone(&entrance) });
-            for (worker, listener) in sockets.iter_mut().zip(bound) {
-                worker.push(Socket { listener, entrance: Arc::clone(&entrance) });
-            }
+        for listener in config.listeners {
+            listeners.push(Bound::open(listener, &live, &mut inherited)?);
         }
-        let mut admin = config.admin.map_or(Ok(Vec::new()), |address| listen("admin", address, 1))?;
+        let admin = config.admin.map(|address| open("admin", &address.into(), 1, &mut inherited)).transpose()?;
         let (access, access_thread) = open_access_log(config.access_log, &config.limits)?;
+        let mut limits = config.limits;
+        let all = || listeners.iter().map(|bound| &bound.sockets).chain(&admin);
+        let (allowed, listening) = (descriptors::allowed(), all().map(|sockets| sockets.all.len()).sum());
+        let Shares { connections, pooled } = descriptors::share(allowed, listening, workers, &limits);
+        tracing::info!(connections, descriptors = allowed, "as many connections are served at a time");
+        limits.pooled = pooled;
+        let budget = Budget::new(&limits, connections);
+        let (balance, arrivals) = Balance::new(workers);
+        let quiet = Arc::new(Quiet::default());
         let (stop, stop_heard) = watch::channel(Stop::No);
         let (stopping, stopping_heard) = watch::channel(false);
         let (ready, ready_heard) = watch::channel(false);
         let (signals, heard) = Signals::new();
-        let limits = Arc::new(config.limits);
-        let quiet = Arc::new(Quiet::default());
+        let limits = Arc::new(limits);
         let edge = || {
             Arc::new(Edge {
                 limits: Arc::clone(&limits),
@@ -179,14 +191,23 @@ impl Proxy {
                 signals: Arc::clone(&signals),
                 access: access.clone(),
                 dice: Dice::default(),
+                budget: Arc::clone(&budget),
+                balance: Arc::clone(&balance),
                 quiet: Arc::clone(&quiet),
                 ready: ready_heard.clone(),
                 stopping: stopping_heard.clone(),
             })
         };
+        let admin_listener = match admin.as_ref().and_then(|admin| Some((admin, admin.all.first()?))) {
+            None => None,
+            Some((admin, socket)) => {
+                let bind = |source| StartError::Bind { listener: "admin", address: admin.address.clone(), source };
+                Some(socket.try_clone().map_err(bind)?.into())
+            }
+        };
         let mut proxy = Self {
             listeners,
-            admin: address(&admin),
+            admin,
             stop,
             stopping,
             workers: Threads::new(),
@@ -197,7 +218,7 @@ impl Proxy {
             proxy.listeners.iter().filter_map(|bound| Some(Arc::clone(bound.entrance.tls.as_ref()?.tickets())));
         let background = Background {
             edge: edge(),
-            admin: admin.pop(),
+            admin: admin_listener,
             tickets: tickets.collect(),
             updates,
             reports,
@@ -206,16 +227,39 @@ impl Proxy {
             stop: stop_heard.clone(),
         };
         proxy.feed.start("dormouse-feed".into(), move || background.run())?;
-        for (number, sockets) in sockets.into_iter().enumerate() {
+        for (number, arrivals) in arrivals.into_iter().enumerate() {
+            let of_worker = |bound: &Bound| {
+                let sockets: Vec<_> = bound.sockets.of_worker(number, workers).map(Arc::clone).collect();
+                let entrance = Arc::clone(&bound.entrance);
+                sockets.into_iter().map(move |socket| (socket, Arc::clone(&entrance)))
+            };
+            let listeners = proxy.listeners.iter().flat_map(of_worker).collect();
+            let duty = Duty { number, workers, listeners, arrivals, balance: Arc::clone(&balance) };
             let (edge, stop) = (edge(), stop_heard.clone());
-            proxy.workers.start(format!("dormouse-edge-{number}"), move || work(sockets, &edge, &stop))?;
+            proxy.workers.start(format!("dormouse-edge-{number}"), move || work(duty, &edge, &stop))?;
         }
         Ok(proxy)
     }
 
     /// Where a listener is, by its name.
+    pub fn at(&self, listener: &str) -> Option<&Address> {
+        self.listeners.iter().find(|bound| bound.name == listener).map(|bound| &bound.sockets.address)
+    }
+
+    /// The same of one that is no Unix socket.
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
-        self.listeners.iter().find(|bound| bound.name == listener).map(|bound| bound.address)
+        self.at(listener).and_then(Address::ip)
+    }
+
+    /// All listening sockets, the admin listener's too, for another process to serve on. Both may accept from then on.
+    pub fn sockets(&self) -> io::Result<Vec<Listening>> {
+        let listeners = self.listeners.iter().map(|bound| bound.sockets.duplicate(bound.name));
+        listeners.chain(self.admin.iter().map(|admin| admin.duplicate("admin"))).collect()
+    }
+
+    /// Leaves the files of Unix sockets to whoever listens there now.
+    pub fn leave_files(&mut self) {
+        self.listeners.iter_mut().for_each(|bound| bound.sockets.leave_file());
     }
 
     /// Sets what a listener offers, from now on, to names that no certificate was published for.
@@ -236,7 +280,7 @@ impl Proxy {
 
     /// Where the admin listener is.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin
+        self.admin.as_ref().and_then(|admin| admin.address.ip())
     }
 
     /// Accepts nothing more, lets running requests finish for at most `deadline`, and returns when every thread has ended
@@ -245,6 +289,8 @@ impl Proxy {
         let at = Instant::now() + deadline;
         self.stopping.send_replace(true);
         self.stop.send_replace(Stop::At(at));
+        // Each worker drops its part of them when it accepts no more, and so they close.
+        self.listeners.clear();
         std::mem::replace(&mut self.workers, Threads::new()).ended().await;
         // The feed ends after them: it serves the admin listener, and says what was drained.
         self.stop.send_replace(Stop::At(Instant::now()));
@@ -261,12 +307,29 @@ impl Drop for Proxy {
     }
 }
 
-fn listen(listener: &'static str, address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, StartError> {
-    bind(address, count).map_err(|source| StartError::Bind { listener, address, source })
+impl Bound {
+    fn open(listener: Listener, live: &Arc<Live>, inherited: &mut Vec<Listening>) -> Result<Self, StartError> {
+        let sockets = open(listener.name, &listener.address, SOCKETS_PER_LISTENER, inherited)?;
+        let no_tls = |error: TlsError| StartError::Tls(error.into());
+        let tls = match listener.protocol {
+            Protocol::Plain => None,
+            Protocol::Tls => Some(Tls::new(live, &listener).map_err(no_tls)?),
+        };
+        let Listener { name, http2, proxy_protocol_from, trust_forwarded_from, .. } = listener;
+        let entrance =
+            Arc::new(Entrance { tls, http2, proxy_protocol_from, trust_forwarded_from: trust_forwarded_from.into() });
+        Ok(Self { name, sockets, entrance })
+    }
 }
 
-fn address(listeners: &[TcpListener]) -> Option<SocketAddr> {
-    listeners.first().and_then(|listener| listener.local_addr().ok())
+fn open(
+    listener: &'static str,
+    address: &Address,
+    count: usize,
+    inherited: &mut Vec<Listening>,
+) -> Result<Sockets, StartError> {
+    let failed = |source| StartError::Bind { listener, address: address.clone(), source };
+    Sockets::open(listener, address, count, inherited).map_err(failed)
 }
 
 fn open_access_log(path: Option<PathBuf>, limits: &Limits) -> Result<(AccessLog, Option<JoinHandle<()>>), StartError> {

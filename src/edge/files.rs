@@ -10,6 +10,7 @@ use dormouse_link::{Body, Certificate, CertificateName, FILE_MAX_BYTES, FileErro
 use dormouse_proxy::{ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKeys, TicketKeysError};
 
 use crate::failure::{Exit, Failure};
+use crate::plain;
 
 /// The largest file of a chain or key that is read, in bytes.
 const PEM_MAX_BYTES: u64 = 1 << 20;
@@ -70,13 +71,13 @@ impl Mark {
 /// Why the files are not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FilesError {
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}", shown(path))]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is larger than {max} bytes", path.display())]
+    #[error("{} is larger than {max} bytes", shown(path))]
     TooLarge { path: PathBuf, max: u64 },
-    #[error("{} is not taken", path.display())]
+    #[error("{} is not taken", shown(path))]
     Table { path: PathBuf, source: FileError },
-    #[error("the certificate of {of} ({}, {}) cannot be used", files.chain.display(), files.key.display())]
+    #[error("the certificate of {of} ({}, {}) cannot be used", shown(&files.chain), shown(&files.key))]
     Certificate { of: String, files: Box<KeyPairFiles>, source: KeyPairError },
     #[error("the ticket keys of {} are not taken", path.display())]
     TicketKeys { path: PathBuf, source: TicketKeysError },
@@ -92,6 +93,11 @@ pub(super) fn clients(path: &Path) -> Result<ClientAuthority, Failure> {
     };
     let text = read(path, PEM_MAX_BYTES).map_err(|error| failed(&error))?;
     ClientAuthority::parse(text.as_bytes()).map_err(|error: ClientAuthorityError| failed(&error))
+}
+
+/// A path as one line that is harmless in a terminal.
+fn shown(path: &Path) -> String {
+    plain::value(&path.to_string_lossy())
 }
 
 impl Files {

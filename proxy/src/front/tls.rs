@@ -28,11 +28,11 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, Se
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
+use super::stream::Stream;
 use crate::config::{Http2, Listener};
 use crate::live::Live;
 use tickets::Tickets;
@@ -157,7 +157,7 @@ impl Tls {
     }
 
     /// Shakes hands; the caller sets the deadline.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Arc<Offered>>)> {
+    pub(crate) async fn accept(&self, stream: Stream) -> io::Result<(TlsStream<Stream>, Option<Arc<Offered>>)> {
         let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
         let hello = start.client_hello();
         let server_name = hello.server_name().map(Box::<str>::from);
