@@ -12,6 +12,7 @@ mod lifecycle;
 mod listening;
 mod logging;
 mod pipelining;
+mod resumption;
 mod routing;
 mod slow;
 mod streaming;
