@@ -36,6 +36,7 @@ check: ## Check format, lints, documentation, licences, unused dependencies, and
 	@scripts/tools.sh cargo-deny cargo-machete cargo-fuzz
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path benches/handshake/Cargo.toml --check
 	rustfmt --check --edition 2024 $(PROGRAMS)
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
@@ -54,3 +55,4 @@ bench: ## Measure the road and the table (docs/benchmarks.md); FULL=1 for more d
 	@scripts/bench-tools.sh
 	scripts/with-docker.sh cargo bench --workspace --locked --bench road -- $(if $(FULL),--full)
 	cargo bench --workspace --locked --bench apply
+	cargo run --release --locked --manifest-path benches/handshake/Cargo.toml

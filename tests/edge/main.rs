@@ -5,3 +5,4 @@
 mod files;
 mod listening;
 mod program;
+mod tls;

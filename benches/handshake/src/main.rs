@@ -183,5 +183,8 @@ fn shake(case: &Case, expected: HandshakeKind) -> Duration {
 /// Processor time of this thread.
 fn now() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).expect("it counts up"), u32::try_from(time.tv_nsec).expect("below a second"))
+    Duration::new(
+        u64::try_from(time.tv_sec).expect("it counts up"),
+        u32::try_from(time.tv_nsec).expect("below a second"),
+    )
 }

@@ -184,7 +184,7 @@ impl Tickets {
         let (head, nonce) = head.split_at(NAME_BYTES + SALT_BYTES);
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let key = seal.key(&head[NAME_BYTES..])?;
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&*head), sealed).ok()?;
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(head), sealed).ok()?;
         ticket.extend_from_slice(tag.as_ref());
         Some(ticket)
     }

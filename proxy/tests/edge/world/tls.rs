@@ -52,8 +52,11 @@ impl Authority {
         for certificate in &self.0 {
             roots.add(certificate.clone()).expect("a root");
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // As browsers do.
+        provider.kx_groups.insert(0, rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768);
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions).expect("versions");
         let builder = builder.with_root_certificates(roots);
         let mut config = match own {
             None => builder.with_no_client_auth(),
