@@ -121,7 +121,7 @@ async fn p53_keys_change_under_load_without_a_failed_handshake() {
         ended.expect("no handshake failed");
         // The previous key is still there, as operators rotate them; and at times it is not.
         number += 1;
-        let previous = if number % 3 == 0 { number + 100 } else { number - 1 };
+        let previous = if number.is_multiple_of(3) { number + 100 } else { number - 1 };
         world.proxy.as_ref().expect("running").tickets(&keys(&[(number, HOUR), (previous, 2 * HOUR)]));
     }
     assert!(resumed.load(Ordering::Relaxed) > 100);
