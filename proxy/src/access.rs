@@ -4,12 +4,12 @@
 //! than the traffic, records are dropped and counted; requests never wait for it. No query, no header, no body is recorded.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -23,6 +23,9 @@ use time::format_description::well_known::iso8601::{Config, TimePrecision};
 use tracing::warn;
 
 use crate::config::Limits;
+
+/// Bytes of lines that are gathered for one write, but for the last line.
+const GATHERED: usize = 8 << 10;
 
 /// RFC 3339 with milliseconds.
 const TIME: Iso8601<
@@ -88,22 +91,39 @@ fn rfc3339<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::E
     to.serialize_str(&text)
 }
 
-/// The workers' end. The log ends, flushed, when the last one is dropped.
+/// The workers' end. The log ends, flushed, when the last one is dropped or closed.
 #[derive(Clone)]
 pub(crate) struct AccessLog {
     queue: Option<SyncSender<Record>>,
     lost: Arc<AtomicU64>,
+    owner: Arc<Mutex<Owner>>,
+}
+
+/// Who may rename the files. Two processes that did would write over each other's full ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// This process.
+    This,
+    /// The one before or after it, which writes to the same file: lines are only added, to the file that is open even after
+    /// it got another name.
+    Another,
 }
 
 impl AccessLog {
     /// Opens the file and starts the thread.
-    pub(crate) fn start(path: Option<PathBuf>, limits: &Limits) -> io::Result<(Self, Option<JoinHandle<()>>)> {
-        let lost = Arc::new(AtomicU64::new(0));
-        let Some(path) = path else { return Ok((Self { queue: None, lost }, None)) };
-        let file = open(&path, limits)?;
+    pub(crate) fn start(
+        path: Option<PathBuf>,
+        limits: &Limits,
+        owner: Owner,
+    ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
+        let (lost, owner) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(owner)));
+        let Some(path) = path else { return Ok((Self { queue: None, lost, owner }, None)) };
+        let log = Log::open(path, limits)?;
         let (queue, queued) = sync_channel(limits.access_queue);
-        let thread = std::thread::Builder::new().name("dormouse-access".into()).spawn(move || write(file, &queued))?;
-        Ok((Self { queue: Some(queue), lost }, Some(thread)))
+        let of = Arc::clone(&owner);
+        let write = move || log.write(&queued, &of);
+        let thread = std::thread::Builder::new().name("dormouse-access".into()).spawn(write)?;
+        Ok((Self { queue: Some(queue), lost, owner }, Some(thread)))
     }
 
     /// Queues a record, or counts it as lost.
@@ -115,35 +135,90 @@ impl AccessLog {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
     }
+
+    /// Says whose the files are. When it returns, nothing is renamed here any more unless they are ours.
+    pub(crate) fn owned_by(&self, owner: Owner) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
+    }
+
+    /// Gives up this end.
+    pub(crate) fn close(&mut self) {
+        self.queue = None;
+    }
 }
 
-fn open(path: &Path, limits: &Limits) -> io::Result<FileRotate<AppendCount>> {
+/// The file, as the thread has it open.
+struct Log {
+    path: PathBuf,
+    limit: usize,
+    kept: usize,
+    file: File,
+}
+
+enum File {
+    Shared(std::fs::File),
+    Rotated(Box<FileRotate<AppendCount>>),
+}
+
+impl Log {
+    fn open(path: PathBuf, limits: &Limits) -> io::Result<Self> {
+        let file = File::Shared(options().open(&path)?);
+        Ok(Self { path, limit: limits.access_file_bytes.max(1), kept: limits.access_files, file })
+    }
+
+    /// Opens it anew if it changed hands. What one owner found out about the files is not true any more for the next.
+    fn turn_to(&mut self, owner: Owner) -> io::Result<()> {
+        match (&self.file, owner) {
+            (File::Shared(_), Owner::This) => {
+                // The rotating file says nothing when it cannot be opened.
+                options().open(&self.path)?;
+                let (kept, limit) = (AppendCount::new(self.kept), ContentLimit::BytesSurpassed(self.limit));
+                let file = FileRotate::new(&self.path, kept, limit, Compression::None, Some(options()));
+                self.file = File::Rotated(Box::new(file));
+            }
+            (File::Rotated(_), Owner::Another) => self.file = File::Shared(options().open(&self.path)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Lines are gathered while more wait, and are in the file whenever none does.
+    fn write(mut self, queued: &Receiver<Record>, owner: &Mutex<Owner>) {
+        let mut failing = Failing::No;
+        let mut lines = Vec::with_capacity(GATHERED);
+        while let Ok(record) = queued.recv() {
+            let mut next = Some(record);
+            while let Some(record) = next {
+                let whole = lines.len();
+                // Plain data; and a line that does not go out must not end the log.
+                match serde_json::to_writer(&mut lines, &record) {
+                    Ok(()) => lines.push(b'\n'),
+                    Err(_) => lines.truncate(whole),
+                }
+                next = if lines.len() < GATHERED { queued.try_recv().ok() } else { None };
+            }
+            // Held while it is written, and so while files are renamed.
+            let owner = owner.lock().unwrap_or_else(PoisonError::into_inner);
+            let turned = self.turn_to(*owner);
+            failing = failing.note(self.append(&lines).and(turned));
+            drop(owner);
+            lines.clear();
+        }
+    }
+
+    /// Whole lines by one write, so that two processes do not mix theirs.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        match &mut self.file {
+            File::Shared(file) => file.write_all(lines),
+            File::Rotated(file) => file.write_all(lines),
+        }
+    }
+}
+
+fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).create(true).append(true).mode(0o600);
-    // The rotating file says nothing when it cannot be opened.
-    options.open(path)?;
-    let limit = ContentLimit::BytesSurpassed(limits.access_file_bytes.max(1));
-    Ok(FileRotate::new(path, AppendCount::new(limits.access_files), limit, Compression::None, Some(options)))
-}
-
-/// Lines are gathered while more wait, and are in the file whenever none does.
-fn write(file: FileRotate<AppendCount>, queued: &Receiver<Record>) {
-    let mut file = BufWriter::new(file);
-    let mut failing = Failing::No;
-    let mut line = Vec::new();
-    while let Ok(record) = queued.recv() {
-        let mut next = Some(record);
-        while let Some(record) = next {
-            line.clear();
-            // Plain data; and a line that does not go out must not end the log.
-            if serde_json::to_writer(&mut line, &record).is_ok() {
-                line.push(b'\n');
-                failing = failing.note(file.write_all(&line));
-            }
-            next = queued.try_recv().ok();
-        }
-        failing = failing.note(file.flush());
-    }
+    options
 }
 
 /// Whether the last write failed; said once, not for each line.

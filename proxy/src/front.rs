@@ -4,11 +4,13 @@ pub(crate) mod conn;
 pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
+pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod tls;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -20,12 +22,13 @@ use crate::access::EndedBy;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, decide};
+use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
 use crate::lane::answer::{After, Answer, answer};
 use crate::lane::pingora::Lane;
 use crate::wake::{NotAdmitted, Patience, admit};
-use conn::{Conn, Transport};
+use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind};
 
@@ -39,10 +42,10 @@ pub(crate) struct Worker {
 pub(crate) async fn serve(worker: &Worker, transport: Transport, facts: Facts) {
     let limits = &worker.edge.limits;
     let mut conn = Box::new(Conn::new(transport, limits.ahead_bytes));
-    let mut stopping = worker.edge.stopping.clone();
-    let mut idle = limits.head;
+    let (mut idle, mut before) = (limits.head, Before::Nothing);
     loop {
-        let next = match gate::next(&mut conn, limits, Instant::now() + idle, &mut stopping).await {
+        let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
+        let next = match gate::next(&mut conn, limits, Instant::now() + idle, over).await {
             Gate::Over => return,
             Gate::Refused(reason) => {
                 let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
@@ -56,7 +59,7 @@ pub(crate) async fn serve(worker: &Worker, transport: Transport, facts: Facts) {
             Next::Close(conn) => return linger(conn.into_transport(), worker).await,
             Next::Gone => return,
         };
-        idle = limits.keep_alive;
+        (idle, before) = (limits.keep_alive, Before::Answers);
     }
 }
 
@@ -119,7 +122,12 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     // An answer before the body's end (a 100 is one to Pingora) does not end the connection: the fence knows what is unread.
     session.set_close_on_response_before_downstream_finish(false);
     session.set_connection_user_context(Some(exchange));
-    match worker.lane.process_new_http(session, &worker.edge.stopping).await {
+    // Cancel-safe where it is cancelled: whatever an upgraded connection carries ends with it.
+    let carried = tokio::select! {
+        carried = worker.lane.process_new_http(session, &worker.edge.stopping) => carried,
+        () = upgraded_ends(&worker.edge, &wire, head.kind) => None,
+    };
+    match carried {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
             Ok(conn) if conn.is_between_messages() => Next::Keep(conn),
             Ok(conn) => Next::Close(conn),
@@ -130,6 +138,17 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
             Next::Gone
         }
     }
+}
+
+/// Resolves when it is the connection's turn to be closed, if it is an upgraded one.
+async fn upgraded_ends(edge: &Edge, wire: &Wire, kind: Kind) {
+    if kind == Kind::WebSocket {
+        drain::upgraded(&edge.phase, &edge.dice).await;
+        if wire.upgraded.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.

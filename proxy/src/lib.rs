@@ -27,6 +27,7 @@ mod admin;
 mod config;
 mod decide;
 mod dice;
+mod drain;
 mod edge;
 mod exchange;
 mod front;
@@ -37,5 +38,6 @@ mod origin;
 mod wake;
 
 pub use config::{Config, Limits, Listener, Protocol};
+pub use front::inherit::{ListeningSocket, NotListening, Sockets};
 pub use front::tls::{KeyPair, KeyPairError};
 pub use life::{Proxy, StartError};

@@ -1,40 +1,39 @@
 //! The life of a proxy: bind, serve, drain, end. Every thread is started here, and none outlives its proxy.
 
-use std::cell::RefCell;
-use std::convert::Infallible;
+mod background;
+mod start;
+mod threads;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dormouse_link::{Report, Table, Update};
+use dormouse_link::{Report, Update};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::access::AccessLog;
-use crate::admin;
-use crate::config::{Config, Limits, Protocol};
-use crate::dice::Dice;
-use crate::edge::Edge;
-use crate::front::listen::{Entrance, Socket, bind, block_on, work};
-use crate::front::tls::{self, Fallback, KeyPair, Tls};
-use crate::live::Live;
-use crate::live::feed::Feed;
-use crate::live::signals::{Heard, Signals};
+use crate::access::{AccessLog, Owner};
+use crate::config::Config;
+use crate::drain::{Drain, Phase};
+use crate::front::inherit::Sockets;
+use crate::front::tls::{self, Fallback, KeyPair};
+use threads::Threads;
 
 /// A running data plane.
 pub struct Proxy {
     listeners: Vec<Bound>,
-    admin: Option<SocketAddr>,
+    admin: Vec<Arc<TcpListener>>,
+    phase: watch::Sender<Phase>,
     stop: watch::Sender<Stop>,
     stopping: watch::Sender<bool>,
     /// The workers first, then the feed, then the access log.
     workers: Threads,
     feed: Threads,
-    access: Option<JoinHandle<()>>,
+    access: AccessLog,
+    writer: Option<JoinHandle<()>>,
 }
 
 /// A listener that is bound.
@@ -42,6 +41,7 @@ struct Bound {
     name: &'static str,
     address: SocketAddr,
     fallback: Arc<Fallback>,
+    sockets: Vec<Arc<TcpListener>>,
 }
 
 /// Why a proxy did not start. Nothing is left running.
@@ -95,45 +95,6 @@ impl Stop {
     }
 }
 
-/// Threads that hold a sender until they end.
-struct Threads {
-    threads: Vec<JoinHandle<()>>,
-    running: mpsc::Sender<Infallible>,
-    ended: mpsc::Receiver<Infallible>,
-}
-
-impl Threads {
-    fn new() -> Self {
-        let (running, ended) = mpsc::channel(1);
-        Self { threads: Vec::new(), running, ended }
-    }
-
-    fn start(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
-        let running = self.running.clone();
-        let thread = Builder::new().name(name).spawn(move || {
-            run();
-            drop(running);
-        });
-        self.threads.push(thread.map_err(StartError::Thread)?);
-        Ok(())
-    }
-
-    /// Waits until all have ended, which they were told before.
-    async fn ended(mut self) {
-        drop(self.running);
-        let _ = self.ended.recv().await;
-        join(self.threads);
-    }
-}
-
-/// Threads that have come to their last lines.
-fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        // It reported its own panic; there is nothing more to do about it here.
-        let _ = thread.join();
-    }
-}
-
 impl Proxy {
     /// Binds every address, and serves as soon as the first update was applied; until then, connections wait.
     ///
@@ -144,59 +105,38 @@ impl Proxy {
         updates: mpsc::Receiver<Update>,
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StartError> {
-        let workers = config.workers.max(1);
-        let live = Arc::new(Live::new());
-        let mut listeners = Vec::with_capacity(config.listeners.len());
-        let mut sockets: Vec<Vec<Socket>> = std::iter::repeat_with(Vec::new).take(workers).collect();
-        for listener in &config.listeners {
-            let bound = listen(listener.name, listener.address, workers)?;
-            let address = address(&bound).unwrap_or(listener.address);
-            let fallback = Arc::new(Fallback::empty());
-            let tls = match listener.protocol {
-                Protocol::Plain => None,
-                Protocol::Tls => Some(Tls::new(&live, &fallback).map_err(StartError::Tls)?),
-            };
-            listeners.push(Bound { name: listener.name, address, fallback });
-            let entrance = Arc::new(Entrance { tls });
-            for (worker, listener) in sockets.iter_mut().zip(bound) {
-                worker.push(Socket { listener, entrance: Arc::clone(&entrance) });
-            }
+        start::start(config, Sockets::default(), updates, reports)
+    }
+
+    /// The same with sockets of a proxy that still runs: those at addresses of `config` are adopted, and the others let go.
+    /// Until [`Proxy::alone`], the other one may write the same access log.
+    pub fn succeed(
+        config: Config,
+        sockets: Sockets,
+        updates: mpsc::Receiver<Update>,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Self, StartError> {
+        start::start(config, sockets, updates, reports)
+    }
+
+    /// Everything it listens with, for a successor. It goes on accepting.
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        let mut sockets = Sockets::default();
+        for bound in &self.listeners {
+            sockets.share(bound.name, &bound.sockets)?;
         }
-        let mut admin = config.admin.map_or(Ok(Vec::new()), |address| listen("admin", address, 1))?;
-        let (access, access_thread) = open_access_log(config.access_log, &config.limits)?;
-        let (stop, stop_heard) = watch::channel(Stop::No);
-        let (stopping, stopping_heard) = watch::channel(false);
-        let (ready, ready_heard) = watch::channel(false);
-        let (signals, heard) = Signals::new();
-        let limits = Arc::new(config.limits);
-        let edge = || {
-            Arc::new(Edge {
-                limits: Arc::clone(&limits),
-                live: Arc::clone(&live),
-                signals: Arc::clone(&signals),
-                access: access.clone(),
-                dice: Dice::default(),
-                ready: ready_heard.clone(),
-                stopping: stopping_heard.clone(),
-            })
-        };
-        let mut proxy = Self {
-            listeners,
-            admin: address(&admin),
-            stop,
-            stopping,
-            workers: Threads::new(),
-            feed: Threads::new(),
-            access: access_thread,
-        };
-        let background =
-            Background { edge: edge(), admin: admin.pop(), updates, reports, heard, ready, stop: stop_heard.clone() };
-        proxy.feed.start("dormouse-feed".into(), move || background.run())?;
-        for (number, sockets) in sockets.into_iter().enumerate() {
-            let (edge, stop) = (edge(), stop_heard.clone());
-            proxy.workers.start(format!("dormouse-edge-{number}"), move || work(sockets, &edge, &stop))?;
-        }
-        Ok(proxy)
+        sockets.share("admin", &self.admin)?;
+        Ok(sockets)
+    }
+
+    /// Hears that no other proxy writes to its files any more, but for what that one adds to the access log at its end.
+    pub fn alone(&self) {
+        self.access.owned_by(Owner::This);
+    }
+
+    /// Hears that the one that took its sockets is to be alone; when this returns, it may be.
+    pub fn step_back(&self) {
+        self.access.owned_by(Owner::Another);
     }
 
     /// Where a listener is, by its name.
@@ -213,86 +153,58 @@ impl Proxy {
 
     /// Where the admin listener is.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin
+        address(&self.admin)
+    }
+
+    /// Says from now on, in `/readyz`, that it will end; all is served as before.
+    pub fn announce(&self) {
+        self.phase.send_replace(Phase::Announced);
     }
 
     /// Accepts nothing more, lets running requests finish for at most `deadline`, and returns when every thread has ended
     /// and the access log is written.
-    pub async fn shutdown(mut self, deadline: Duration) {
-        let at = Instant::now() + deadline;
+    pub async fn shutdown(self, deadline: Duration) {
+        self.end(Drain::stop(deadline)).await;
+    }
+
+    /// The same when a successor accepts on the same sockets.
+    pub async fn hand_over(self, deadline: Duration) {
+        self.step_back();
+        self.end(Drain::handed_over(deadline)).await;
+    }
+
+    async fn end(mut self, drain: Drain) {
+        let now = Instant::now();
+        self.listeners.clear();
+        self.admin.clear();
+        self.phase.send_replace(Phase::Ending(now, drain));
         self.stopping.send_replace(true);
-        self.stop.send_replace(Stop::At(at));
+        self.stop.send_replace(Stop::At(now + drain.deadline()));
         std::mem::replace(&mut self.workers, Threads::new()).ended().await;
         // The feed ends after them: it serves the admin listener, and says what was drained.
         self.stop.send_replace(Stop::At(Instant::now()));
         std::mem::replace(&mut self.feed, Threads::new()).ended().await;
-        join(self.access.take().into_iter().collect());
+        self.access.close();
+        threads::join(self.writer.take().into_iter().collect());
     }
 }
 
 /// A proxy that is dropped without a shutdown ends at once.
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.stopping.send_replace(true);
-        self.stop.send_replace(Stop::At(Instant::now()));
-    }
-}
-
-fn listen(listener: &'static str, address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, StartError> {
-    bind(address, count).map_err(|source| StartError::Bind { listener, address, source })
-}
-
-fn address(listeners: &[TcpListener]) -> Option<SocketAddr> {
-    listeners.first().and_then(|listener| listener.local_addr().ok())
-}
-
-fn open_access_log(path: Option<PathBuf>, limits: &Limits) -> Result<(AccessLog, Option<JoinHandle<()>>), StartError> {
-    let shown = path.clone().unwrap_or_default();
-    AccessLog::start(path, limits).map_err(|source| StartError::AccessLog { path: shown, source })
-}
-
-/// What runs on the feed's thread.
-struct Background {
-    edge: Arc<Edge>,
-    admin: Option<TcpListener>,
-    updates: mpsc::Receiver<Update>,
-    reports: mpsc::Sender<Report>,
-    heard: Heard,
-    ready: watch::Sender<bool>,
-    stop: watch::Receiver<Stop>,
-}
-
-impl Background {
-    fn run(self) {
-        let ended = block_on(async move {
-            let Self { edge, admin, updates, reports, heard, ready, stop } = self;
-            let table = Rc::new(RefCell::new(Table::default()));
-            let feed = Feed::new(Arc::clone(&edge.live), Arc::clone(&edge.signals), Rc::clone(&table), ready);
-            let limits = Arc::clone(&edge.limits);
-            if let Some(listener) = admin.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
-                tokio::task::spawn_local(admin::serve(listener, edge, table));
+        let now = Instant::now();
+        self.phase.send_if_modified(|phase| {
+            let dropped = !matches!(phase, Phase::Ending(..));
+            if dropped {
+                *phase = Phase::Ending(now, Drain::stop(Duration::ZERO));
             }
-            // Ends with the workers, or at once where there is no shutdown; what it was doing is worth nothing then.
-            tokio::select! {
-                () = feed.run(&limits, updates, reports, heard) => {}
-                () = feed_stop(stop) => {}
-            }
+            dropped
         });
-        if let Err(error) = ended {
-            tracing::error!(%error, "the feed could not run");
-        }
+        self.stopping.send_replace(true);
+        self.stop.send_replace(Stop::At(now));
     }
 }
 
-/// Resolves when the workers' deadline is over, which a shutdown brings forward to when they have ended.
-async fn feed_stop(mut stop: watch::Receiver<Stop>) {
-    loop {
-        match *stop.borrow_and_update() {
-            Stop::At(at) if at <= Instant::now() => return,
-            _ => {}
-        }
-        if stop.changed().await.is_err() {
-            return;
-        }
-    }
+fn address(sockets: &[Arc<TcpListener>]) -> Option<SocketAddr> {
+    sockets.first().and_then(|socket| socket.local_addr().ok())
 }

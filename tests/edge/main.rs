@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
 
+mod drain;
 mod files;
+mod load;
 mod program;
+mod upgrade;
+mod upgrade_fails;

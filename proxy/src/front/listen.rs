@@ -33,14 +33,14 @@ const BACKLOG: i32 = 4096;
 /// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// Binds `count` sockets to one address; port 0 takes a free one.
-pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    if address.port() != 0 {
+/// Binds `count` sockets to one address, less those that are there already; port 0 takes a free one.
+pub(crate) fn bind(address: SocketAddr, count: usize, already: Vec<TcpListener>) -> io::Result<Vec<Arc<TcpListener>>> {
+    if already.is_empty() && address.port() != 0 {
         // Shared ports of one user do not exclude each other: another proxy there would get half of the visitors.
         socket(address)?.bind(&address.into())?;
     }
-    let mut listeners: Vec<TcpListener> = Vec::with_capacity(count);
-    for _ in 0..count.max(1) {
+    let mut listeners: Vec<_> = already.into_iter().map(Arc::new).collect();
+    for _ in listeners.len()..count.max(1) {
         let socket = socket(address)?;
         socket.set_reuse_port(true)?;
         let bound = match listeners.first() {
@@ -49,7 +49,7 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListe
         };
         socket.bind(&bound.into())?;
         socket.listen(BACKLOG)?;
-        listeners.push(socket.into());
+        listeners.push(Arc::new(socket.into()));
     }
     Ok(listeners)
 }
@@ -69,7 +69,8 @@ pub(crate) struct Entrance {
 
 /// One listening socket of a worker.
 pub(crate) struct Socket {
-    pub(crate) listener: TcpListener,
+    /// Held by the proxy, too, so that it can be handed over.
+    pub(crate) listener: Arc<TcpListener>,
     pub(crate) entrance: Arc<Entrance>,
 }
 
@@ -116,6 +117,9 @@ async fn run(sockets: &mut Vec<Socket>, edge: Arc<Edge>, mut stop: watch::Receiv
         stop = stop.wait_for(Stop::is_asked) => stop.map(|stop| *stop).unwrap_or(Stop::At(Instant::now())),
     };
     accepting.shutdown().await;
+    for socket in sockets.iter() {
+        accept_waiting(socket, &worker, &ended);
+    }
     sockets.clear();
     drop(ended);
     if let Stop::At(deadline) = stop {
@@ -142,12 +146,32 @@ async fn accept(
             }
         };
         backoff = ACCEPT_BACKOFF.0;
-        let (worker, entrance, running) = (Rc::clone(&worker), Arc::clone(&entrance), running.clone());
-        tokio::task::spawn_local(async move {
-            connection(&worker, stream, client, &entrance).await;
-            drop(running);
-        });
+        begin(stream, client, &entrance, &worker, &running);
     }
+}
+
+/// Accepts whoever waits in a socket's queue: if nobody else holds the socket, they would be reset with its end.
+fn accept_waiting(socket: &Socket, worker: &Rc<Worker>, running: &watch::Receiver<()>) {
+    for _ in 0..BACKLOG {
+        let Ok((stream, client)) = socket.listener.accept() else { return };
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            begin(stream, client, &socket.entrance, worker, running);
+        }
+    }
+}
+
+fn begin(
+    stream: TcpStream,
+    client: SocketAddr,
+    entrance: &Arc<Entrance>,
+    worker: &Rc<Worker>,
+    running: &watch::Receiver<()>,
+) {
+    let (worker, entrance, running) = (Rc::clone(worker), Arc::clone(entrance), running.clone());
+    tokio::task::spawn_local(async move {
+        connection(&worker, stream, client, &entrance).await;
+        drop(running);
+    });
 }
 
 async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, entrance: &Entrance) {

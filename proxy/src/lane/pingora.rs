@@ -170,13 +170,15 @@ impl ProxyHttp for Lane {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
         if response.status == 101 {
             exchange.wire.upgraded.store(true, Ordering::Relaxed);
+        } else if *exchange.edge.stopping.borrow() {
+            session.set_keepalive(None);
         }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
