@@ -3,10 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Stdio;
-use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use crate::program::{Edge, Origin, command, folder, origin, refused, replace, soon};
@@ -182,6 +180,7 @@ async fn the_folder_is_of_one_user_and_of_one_edge() {
         assert!(code == 78 && said.contains("no folder of this user alone"), "{code} {said}");
     }
     let empty = TempDir::new().unwrap();
+    fs::set_permissions(empty.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let (code, said) = refused(edge.folder(), &["--run", empty.path().to_str().unwrap(), "--upgrade"]).await;
     assert!(code == 69 && said.contains("no edge runs with the folder"), "{code} {said}");
     let (code, said) = refused(edge.folder(), &["--upgrade"]).await;

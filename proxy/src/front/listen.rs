@@ -33,14 +33,14 @@ const BACKLOG: i32 = 4096;
 /// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// Binds `count` sockets to one address, less those that are there already; port 0 takes a free one.
-pub(crate) fn bind(address: SocketAddr, count: usize, already: Vec<TcpListener>) -> io::Result<Vec<Arc<TcpListener>>> {
-    if already.is_empty() && address.port() != 0 {
+/// Binds `count` sockets to one address; port 0 takes a free one.
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
         // Shared ports of one user do not exclude each other: another proxy there would get half of the visitors.
         socket(address)?.bind(&address.into())?;
     }
-    let mut listeners: Vec<_> = already.into_iter().map(Arc::new).collect();
-    for _ in listeners.len()..count.max(1) {
+    let mut listeners: Vec<TcpListener> = Vec::with_capacity(count);
+    for _ in 0..count.max(1) {
         let socket = socket(address)?;
         socket.set_reuse_port(true)?;
         let bound = match listeners.first() {
@@ -49,7 +49,7 @@ pub(crate) fn bind(address: SocketAddr, count: usize, already: Vec<TcpListener>)
         };
         socket.bind(&bound.into())?;
         socket.listen(BACKLOG)?;
-        listeners.push(Arc::new(socket.into()));
+        listeners.push(socket.into());
     }
     Ok(listeners)
 }

@@ -40,9 +40,10 @@ pub(super) fn start(
             Protocol::Tls => Some(Tls::new(&live, &fallback).map_err(StartError::Tls)?),
         };
         let entrance = Arc::new(Entrance { tls });
-        // Of a predecessor with more workers there are more sockets than workers, and each of them is served.
-        for (at, listener) in sockets.iter().enumerate() {
-            workers[at % count].push(Socket { listener: Arc::clone(listener), entrance: Arc::clone(&entrance) });
+        // Of a predecessor with more workers there are more sockets than workers, of one with less some are shared.
+        for at in 0..sockets.len().max(count) {
+            let listener = Arc::clone(&sockets[at % sockets.len()]);
+            workers[at % count].push(Socket { listener, entrance: Arc::clone(&entrance) });
         }
         listeners.push(Bound { name: listener.name, address, fallback, sockets });
     }
@@ -96,6 +97,9 @@ fn listen(
     count: usize,
     inherited: &mut Sockets,
 ) -> Result<Vec<Arc<TcpListener>>, StartError> {
-    let already = inherited.take(listener, address);
-    bind(address, count, already).map_err(|source| StartError::Bind { listener, address, source })
+    let mut sockets = inherited.take(listener, address);
+    if sockets.is_empty() {
+        sockets = bind(address, count).map_err(|source| StartError::Bind { listener, address, source })?;
+    }
+    Ok(sockets.into_iter().map(Arc::new).collect())
 }
