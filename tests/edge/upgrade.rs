@@ -220,3 +220,17 @@ async fn a_successor_listens_where_it_was_told_and_not_where_the_old_one_did() {
     assert_eq!(new.get("a.example").await, Ok("one".to_owned()));
     assert!(TcpStream::connect(old.address("http")).await.is_err(), "nobody listens where nobody was told to");
 }
+
+#[tokio::test]
+async fn more_sockets_than_one_message_takes_are_handed_over_and_each_is_served() {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    let run = run(&folder);
+    let mut old = Edge::with(folder, &["--http", ANY, "--run", &run, "--workers", "150"]).await;
+    let new = old.another(&["--http", ANY, "--run", &run, "--workers", "1", "--upgrade"]).await;
+    assert!(old.ended().await.success());
+    // The kernel spreads them over the sockets.
+    for _ in 0..500 {
+        assert_eq!(new.get("a.example").await, Ok("one".to_owned()));
+    }
+}
