@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what Dormouse needs on a Debian or Ubuntu machine that has Rust: a C compiler, make, cmake, git and a Docker
+# Installs what Dormouse needs on a Debian or Ubuntu machine that has Rust: C and C++ compilers, make, cmake, git and a Docker
 # Engine, and starts the engine where none runs.
 #
 # It tells what it does and asks nothing. It installs only what is missing, and leaves an engine that runs alone. Where
@@ -42,6 +42,8 @@ missing() {
     command -v cc >/dev/null || echo gcc
     # The static C library: the programs that go into images have nothing else with them.
     [ -f "$(cc -print-file-name=libc.a 2>/dev/null)" ] || echo libc6-dev
+    # For the library under the fuzz targets.
+    command -v c++ >/dev/null || echo g++
     command -v make >/dev/null || echo make
     # For the zlib-ng that the proxy's compression brings.
     command -v cmake >/dev/null || echo cmake

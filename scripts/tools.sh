@@ -7,6 +7,7 @@ version_of() {
     case $1 in
         cargo-nextest) echo 0.9.143 ;;
         cargo-deny) echo 0.20.2 ;;
+        cargo-fuzz) echo 0.13.2 ;;
         cargo-machete) echo 0.9.2 ;;
         *)
             echo "error: no version is pinned for $1" >&2

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::{Engine, EngineError};
 use dormouse_control::store::StoreError;
-use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, open_store};
+use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, is_disk_full, open_store};
 use dormouse_proxy::{Config as ProxyConfig, Listener, Proxy, StartError};
 use tokio::net::TcpListener;
 
@@ -122,15 +122,20 @@ impl App {
             data: folder.path().to_owned(),
             zone: config.zone.clone(),
             token,
+            pushes: config.pushes,
+            build_deadline: config.build_deadline,
             crash: config.crash.clone(),
         };
-        let control = Control::start(told, store, engine).await.map_err(|error| no_control(&error))?;
+        let control = Control::start(told, store, engine).await.map_err(|error| no_control(folder.path(), &error))?;
         let link = control.join();
         let proxy = match Proxy::start(proxy_config(config, &folder), link.updates, link.reports) {
             Ok(proxy) => proxy,
             Err(error) => {
                 control.stop(STOP).await;
-                return Err(no_edge(&error));
+                return Err(match &error {
+                    error if is_disk_full(error) => Failure::disk_full(folder.path()).because(error),
+                    error => no_edge(error),
+                });
             }
         };
         let port = |listener| proxy.address(listener).map(|at| at.port());
@@ -176,13 +181,22 @@ pub(crate) fn ready(listeners: &[(&str, Option<SocketAddr>)]) -> String {
 }
 
 fn no_store(folder: &Path, error: &StoreError) -> Failure {
-    Failure::new(Exit::CannotCreate, format!("cannot open the store in {}", folder.display()))
-        .because(error)
-        .hint("is the folder writable, its disk not full, and not of a newer Dormouse?")
+    if is_disk_full(error) {
+        return Failure::disk_full(folder).because(error);
+    }
+    let hint = match error {
+        StoreError::Damaged { .. } => "bring it back from your backup: docs/operating.md says how",
+        StoreError::Lost { .. } => {
+            "bring it back from your backup; to begin anew, move the folder git away, too: what no application owns is removed"
+        }
+        _ => "is the folder writable, and not of a newer Dormouse?",
+    };
+    Failure::new(Exit::CannotCreate, format!("cannot open the store in {}", folder.display())).because(error).hint(hint)
 }
 
-fn no_control(error: &ControlError) -> Failure {
+fn no_control(folder: &Path, error: &ControlError) -> Failure {
     match error {
+        error if is_disk_full(error) => Failure::disk_full(folder).because(error),
         ControlError::Engine(error) => no_engine(error),
         ControlError::Authority(error) => {
             Failure::new(Exit::Configuration, "cannot use the local certificate authority")
@@ -196,12 +210,22 @@ fn no_control(error: &ControlError) -> Failure {
 fn no_engine(error: &EngineError) -> Failure {
     let failure = Failure::new(Exit::Unavailable, "cannot use the container engine").because(error);
     match error {
+        EngineError::Unavailable { .. } if is_forbidden(error) => failure.hint(
+            "this user may not use it: sudo usermod -aG docker USER, then sign in again; or say where another one is: --engine unix:///PATH",
+        ),
         EngineError::Unavailable { .. } => {
             failure.hint("start Docker (sudo systemctl start docker), or say where it is: --engine unix:///PATH")
         }
         EngineError::TooOld { .. } => failure.hint("install Docker 20.10 or newer"),
         _ => failure.hint("docker info tells more"),
     }
+}
+
+/// Whether the system said that we may not.
+fn is_forbidden(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 pub(crate) fn no_edge(error: &StartError) -> Failure {

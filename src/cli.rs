@@ -9,7 +9,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use dormouse_link::{Host, Label};
+use dormouse_link::{Host, LABEL_MAX_BYTES, Label};
+
+/// The most worker threads of an edge.
+const WORKERS_MAX: usize = 1024;
+
+/// The longest zone: `APP-ENVIRONMENT.ZONE` must be a name that DNS can hold (253 characters).
+const ZONE_MAX_BYTES: usize = 253 - 2 * (LABEL_MAX_BYTES + 1);
+
+/// The longest label of a domain (RFC 1035).
+const DOMAIN_LABEL_MAX_BYTES: usize = 63;
+
+/// The longest name of a variable, in bytes.
+const VARIABLE_NAME_MAX_BYTES: usize = 200;
 
 /// The longest time a setting may have: a year.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -54,7 +66,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001")]
     pub admin: SocketAddr,
     /// Domain under which applications get their names
-    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
+    #[arg(long, value_name = "DOMAIN", default_value = "localhost", value_parser = zone)]
     pub zone: Host,
     /// Make and push the application `hello`, to have something to look at
     #[arg(long)]
@@ -63,7 +75,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDR", env = "DOCKER_HOST")]
     pub engine: Option<String>,
     /// Worker threads of the edge [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
     /// How long /readyz fails before the edge stops accepting, when it is told to stop; for load balancers [default: 0]
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -291,7 +303,32 @@ fn variable_name(name: &str) -> Result<String, String> {
     if name.bytes().next().is_none_or(|first| first.is_ascii_digit()) || !name.bytes().all(rest) {
         return Err("a variable's name has letters, digits and _, and begins with no digit".to_owned());
     }
+    if name.len() > VARIABLE_NAME_MAX_BYTES {
+        return Err(format!("a variable's name has at most {VARIABLE_NAME_MAX_BYTES} characters"));
+    }
     Ok(name.to_owned())
+}
+
+/// A number of threads.
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    let wrong = || format!("workers are a number from 1 to {WORKERS_MAX}");
+    text.parse().ok().filter(|workers: &NonZeroUsize| workers.get() <= WORKERS_MAX).ok_or_else(wrong)
+}
+
+/// A domain below which names can stand: no address, no port.
+fn zone(text: &str) -> Result<Host, String> {
+    let zone: Host = text.parse().map_err(|error: dormouse_link::HostError| error.to_string())?;
+    let label = |label: &str| {
+        let edges = label.starts_with('-') || label.ends_with('-');
+        !label.is_empty() && label.len() <= DOMAIN_LABEL_MAX_BYTES && !edges
+    };
+    let number = zone.as_str().rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    if zone.as_str().len() > ZONE_MAX_BYTES || text.contains(':') || number || !zone.as_str().split('.').all(label) {
+        return Err(format!(
+            "a zone is a domain like apps.example.com: no port, no address, at most {ZONE_MAX_BYTES} characters"
+        ));
+    }
+    Ok(zone)
 }
 
 /// A whole number and its unit.
@@ -377,6 +414,25 @@ mod tests {
         }
         for bad in ["", ".", ".5", "1.", "-1", "+1", "0.1234", "1e3", "half", "1,5", "99999999999999999999", "é"] {
             assert!(thousandths(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_a_domain_below_which_names_can_stand() {
+        for good in ["localhost", "apps.example.com", "Example.Org.", &format!("{0}.{0}", "x".repeat(63))] {
+            assert!(zone(good).is_ok(), "{good}");
+        }
+        let long = vec!["x".repeat(63); 3].join(".");
+        for bad in ["", ".", "a:80", "127.0.0.1", "[::1]", "a..b", "-a", "a.b-", "a b", "é", &"x".repeat(64), &long] {
+            assert!(zone(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn workers_are_some_but_not_countless() {
+        assert_eq!((workers("1").map(NonZeroUsize::get), workers("1024").map(NonZeroUsize::get)), (Ok(1), Ok(1024)));
+        for bad in ["", "0", "-1", "1025", "99999999999999999999", "many", "1.5"] {
+            assert!(workers(bad).is_err(), "{bad}");
         }
     }
 

@@ -8,11 +8,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dormouse_control::crash::Crash;
+use dormouse_control::git;
 use dormouse_link::Host;
 
 use crate::cli::{EdgeArgs, UpArgs};
 use crate::edge::KeyPairFiles;
 use crate::failure::{Exit, Failure};
+use crate::plain;
+
+/// The longest path of a socket, its slash included (unix(7)).
+const SOCKET_MAX_BYTES: usize = 107;
 
 /// What `dormouse up` runs with.
 #[derive(Clone, Debug)]
@@ -39,6 +44,10 @@ pub struct UpConfig {
     pub drain_delay: Duration,
     /// How much is logged, as a filter; `None`: the usual.
     pub log: Option<String>,
+    /// How much a push may bring.
+    pub pushes: git::Limits,
+    /// A build is stopped after this time.
+    pub build_deadline: Duration,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
 }
@@ -162,8 +171,13 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
     if let Some(engine) = &args.engine {
         check_engine(engine)?;
     }
+    let data = data_folder(args.data)?;
+    if data.to_str().is_none() {
+        let what = format!("the path of the data folder is no UTF-8: {}", data.display());
+        return Err(Failure::new(Exit::Configuration, what).hint("name another folder with --data DIR"));
+    }
     Ok(UpConfig {
-        data: data_folder(args.data)?,
+        data,
         http: args.http,
         https: args.https,
         api: args.api,
@@ -174,6 +188,8 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
         drain_delay: args.drain_delay.unwrap_or_default(),
         log: log(),
+        pushes: git::Limits::default(),
+        build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: crash()?,
     })
 }
@@ -194,7 +210,7 @@ fn crash() -> Result<Crash, Failure> {
 }
 
 fn log() -> Option<String> {
-    variable("DORMOUSE_LOG").and_then(|filter| filter.into_string().ok())
+    variable("DORMOUSE_LOG").map(|filter| filter.to_string_lossy().into_owned())
 }
 
 fn cores() -> usize {
@@ -202,11 +218,16 @@ fn cores() -> usize {
 }
 
 fn check_engine(engine: &str) -> Result<(), Failure> {
-    let known = ["unix:///", "tcp://", "http://"];
-    if known.iter().any(|scheme| engine.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
+    let host = ["tcp://", "http://"].iter().find_map(|scheme| engine.strip_prefix(scheme));
+    let known = match (engine.strip_prefix("unix:///"), host) {
+        (Some(path), _) => !path.is_empty() && path.len() < SOCKET_MAX_BYTES,
+        (None, Some(host)) => host.strip_suffix('/').unwrap_or(host).parse::<Host>().is_ok(),
+        (None, None) => false,
+    };
+    if known {
         return Ok(());
     }
-    let what = format!("no way to a Docker Engine at {engine:?} (--engine, DOCKER_HOST)");
+    let what = format!("no way to a Docker Engine at \"{}\" (--engine, DOCKER_HOST)", plain::value(engine));
     Err(Failure::new(Exit::Configuration, what).hint("give unix:///PATH, tcp://HOST:PORT or http://HOST:PORT"))
 }
 
@@ -267,8 +288,25 @@ mod tests {
 
     #[test]
     fn an_engine_that_cannot_be_reached_that_way_is_refused() {
-        for bad in ["ssh://host", "/var/run/docker.sock", "unix:///", "tcp://", ""] {
+        for bad in [
+            "ssh://host",
+            "/var/run/docker.sock",
+            "unix:///",
+            "tcp://",
+            "",
+            "tcp://:1",
+            "tcp://h:99999",
+            "tcp://h:x",
+            "http://u@h:1",
+            "http://a b:1",
+            "tcp://h:1/v1",
+            "tcp://h\u{1b}:1",
+            &format!("unix:///{}", "x".repeat(200)),
+        ] {
             assert_eq!(parsed(&["--engine", bad]).unwrap_err().exit(), Exit::Configuration, "{bad:?}");
+        }
+        for good in ["tcp://h:1", "http://127.0.0.1:2375/", "tcp://[::1]:2375", "unix:///run/docker.sock"] {
+            assert!(parsed(&["--engine", good]).is_ok(), "{good}");
         }
     }
 

@@ -4,7 +4,12 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+
+use clap::error::ContextValue;
+
+use crate::plain;
 
 /// Exit codes, after sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,12 @@ impl Failure {
     /// Fails with `what` happened: a sentence without its end.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self { exit, what: what.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// Fails because there is no room where `path` is.
+    pub(crate) fn disk_full(path: &Path) -> Self {
+        Self::new(Exit::CannotCreate, format!("the disk that holds {} is full", path.display()))
+            .hint("free some space there (df tells how much there is), or name another folder with --data DIR")
     }
 
     /// Adds why, with all that is behind it.
@@ -86,12 +97,12 @@ impl Failure {
     /// Tells it on stderr, and gives the exit code. That nobody listens changes nothing.
     pub fn tell(&self) -> ExitCode {
         if !self.what.is_empty() {
-            let mut text = format!("error: {}\n", self.what);
+            let mut text = format!("error: {}\n", plain::message(&self.what));
             for cause in &self.causes {
-                text += &format!("  cause: {cause}\n");
+                text += &format!("  cause: {}\n", plain::message(cause));
             }
             if let Some(hint) = &self.hint {
-                text += &format!("hint: {hint}\n");
+                text += &format!("hint: {}\n", plain::message(hint));
             }
             let _ = io::stderr().lock().write_all(text.as_bytes());
         }
@@ -108,7 +119,14 @@ impl std::fmt::Display for Failure {
 }
 
 impl From<clap::Error> for Failure {
-    fn from(error: clap::Error) -> Self {
+    fn from(mut error: clap::Error) -> Self {
+        // What was said is said back, but one value stays one line.
+        let said: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+        for (kind, value) in said {
+            if let ContextValue::String(text) = value {
+                error.insert(kind, ContextValue::String(plain::value(&text)));
+            }
+        }
         let text = error.render().to_string();
         if !error.use_stderr() {
             return Self::print(&format!("{}\n", text.trim_end())).err().unwrap_or_else(|| Self::new(Exit::Fine, ""));

@@ -9,4 +9,5 @@ pub mod edge;
 mod ends;
 pub mod failure;
 mod folder;
+mod plain;
 mod telemetry;

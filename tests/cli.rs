@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+#[path = "cli/matrix.rs"]
+mod matrix;
+
 /// One request that the stub saw.
 #[derive(Clone, Debug)]
 struct Asked {

@@ -312,6 +312,21 @@ async fn sigterm_lets_a_running_request_finish_and_takes_no_new_one() {
 }
 
 #[tokio::test]
+async fn sigterm_drops_a_running_request_where_the_setting_says_so() {
+    let mut demo = Demo::start(&[("DROP_AT_SIGTERM", "1")]).await;
+    let mut slow = demo.connect().await;
+    slow.write_all(b"GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // It was accepted before this one.
+    demo.get("/health").await;
+    demo.signal("TERM").await;
+    assert_eq!(demo.ended().await.code(), Some(0));
+    let mut said = String::new();
+    // Cut off, in order or by a reset.
+    let _ = timeout(PATIENCE, slow.read_to_string(&mut said)).await.unwrap();
+    assert_eq!(said, "");
+}
+
+#[tokio::test]
 async fn who_connected_before_sigterm_is_answered() {
     for _ in 0..5 {
         let mut demo = Demo::start(&[]).await;

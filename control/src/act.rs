@@ -11,8 +11,10 @@ use crate::crash::{self, Point};
 use crate::engine::{EngineError, Instance as Start, LogLine, Logs, Started};
 use crate::health::{self, ProbeLimits};
 use crate::journal::Log;
-use crate::model::{Asked, Deployment, DeploymentState, Environment, EnvironmentState, Instance, Millis, now};
-use crate::plan::{Move, Probe, Situation, Step};
+use crate::model::{
+    Asked, BuildState, Deployment, DeploymentState, Environment, EnvironmentState, Instance, Millis, now,
+};
+use crate::plan::{Move, Probe, Sighting, Situation, Step};
 use crate::store::{Place, StoreError};
 use crate::variables::{port, variables};
 use crate::world::World;
@@ -20,7 +22,10 @@ use crate::world::World;
 /// How long an application may take to end after SIGTERM, before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// How many lines of a failed container are kept with its deployment.
+/// A new version must still listen so long after it first answered, before requests go to it.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How many lines of a failed container or build are kept with its deployment.
 const LAST_LINES: u32 = 50;
 
 /// How long the last lines of a failed container are waited for.
@@ -77,7 +82,14 @@ async fn take(world: &Arc<World>, situation: &Situation, attempts: &mut Attempts
             }
             Ok(())
         }
-        Step::Move(to) => move_to(world, environment, to).await,
+        Step::Move(to) => {
+            let failed = matches!(to, Move::Fail(_));
+            move_to(world, environment, to).await?;
+            match environment.serving.as_ref().filter(|_| failed) {
+                Some(serving) => keep_last_lines(world, situation, serving).await,
+                None => Ok(()),
+            }
+        }
         Step::Forgive => {
             world.store.change_environment(&environment.id, now(), |environment| environment.failures = 0).await?;
             Ok(())
@@ -196,7 +208,10 @@ async fn start_once_more(world: &World, start: Start) -> Result<Started, EngineE
 fn begin_probe(world: &Arc<World>, environment: &Environment, instance: &Instance, attempts: &mut Attempts) {
     let Some(outcome) = attempts.begin_probe(&instance.id) else { return };
     let Some(host) = environment.platform_host().cloned() else { return };
-    let limits = ProbeLimits { window: environment.ready_within, ..ProbeLimits::default() };
+    // A wake has nobody to fall back to, and somebody who waits.
+    let wakes = environment.serving.as_ref() == Some(&instance.deployment_id);
+    let settle = if wakes { Duration::ZERO } else { SETTLE };
+    let limits = ProbeLimits { window: environment.ready_within, settle, ..ProbeLimits::default() };
     let (world, environment, target) = (world.clone(), environment.id.clone(), instance.endpoint());
     let deployment = instance.deployment_id.clone();
     let tasks = world.tasks.clone();
@@ -245,10 +260,26 @@ async fn begin_starting(world: &World, situation: &Situation, id: &str) -> Resul
 async fn fail(world: &World, deployment: &str, instance: Option<&InstanceId>, reason: &str) -> Result<(), ActError> {
     let lines = match instance {
         Some(instance) => last_lines(world, instance).await,
-        None => Vec::new(),
+        None => last_lines_of_build(world, deployment).await?,
     };
     world.store.end_deployment(deployment, DeploymentState::Failed, reason, &lines, now()).await?;
     Ok(())
+}
+
+/// Of a version that served until it failed: what its container wrote last goes with its deployment, for `status`.
+async fn keep_last_lines(world: &World, situation: &Situation, serving: &str) -> Result<(), ActError> {
+    let there = |sighting: &&Sighting| sighting.instance.deployment_id == serving && sighting.status.is_some();
+    let Some(sighting) = situation.instances.iter().find(there) else { return Ok(()) };
+    let lines = last_lines(world, &sighting.instance.id).await;
+    Ok(world.store.keep_last_lines(serving, &lines).await?)
+}
+
+/// What the build of a deployment said last, where it is the build that failed.
+async fn last_lines_of_build(world: &World, deployment: &str) -> Result<Vec<String>, ActError> {
+    let build = world.store.deployment(deployment).await?.and_then(|deployment| deployment.build_id);
+    let Some(build) = build else { return Ok(Vec::new()) };
+    let failed = world.store.build(&build).await?.is_some_and(|build| build.state == BuildState::Failed);
+    Ok(if failed { world.journal.last(Log::Build(&build), LAST_LINES as usize) } else { Vec::new() })
 }
 
 async fn last_lines(world: &World, instance: &InstanceId) -> Vec<String> {

@@ -3,6 +3,7 @@
 mod app;
 mod environment;
 mod error;
+mod input;
 mod pushes;
 mod stream;
 
@@ -13,7 +14,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use base64::Engine as _;
 
 use self::error::Problem;
@@ -61,23 +62,37 @@ impl Token {
     }
 }
 
-/// Every URL.
-pub(crate) fn router(world: &Arc<World>, token: Token, url: String, edge: EdgePorts) -> Router {
+/// Every method and URL of the API, and who answers.
+fn table() -> [(&'static str, &'static str, MethodRouter<Api>); 9] {
+    [
+        ("GET", "/api/v1/apps", get(app::list)),
+        ("POST", "/api/v1/apps", post(app::create)),
+        ("GET", "/api/v1/apps/{app}", get(app::show)),
+        ("DELETE", "/api/v1/apps/{app}", delete(app::delete)),
+        ("PATCH", "/api/v1/apps/{app}/environments/{environment}", patch(environment::set)),
+        ("POST", "/api/v1/apps/{app}/environments/{environment}/deploy", post(environment::deploy)),
+        ("POST", "/api/v1/apps/{app}/environments/{environment}/sleep", post(environment::sleep)),
+        ("POST", "/api/v1/apps/{app}/environments/{environment}/wake", post(environment::wake)),
+        ("GET", "/api/v1/apps/{app}/environments/{environment}/logs", get(environment::read_logs)),
+    ]
+}
+
+/// Method and path of everything the API answers, for tests that leave nothing out.
+pub fn api_routes() -> Vec<(&'static str, &'static str)> {
+    table().into_iter().map(|(method, path, _)| (method, path)).collect()
+}
+
+/// Every URL, of the API and of git.
+pub(crate) fn router(world: &Arc<World>, token: Token, url: String, edge: EdgePorts, limits: git::Limits) -> Router {
     let api = Api { world: world.clone(), url: url.into(), edge };
-    let guarded = Router::new()
-        .route("/api/v1/apps", get(app::list).post(app::create))
-        .route("/api/v1/apps/{app}", get(app::show).delete(app::delete))
-        .route("/api/v1/apps/{app}/environments/{environment}", patch(environment::set))
-        .route("/api/v1/apps/{app}/environments/{environment}/deploy", post(environment::deploy))
-        .route("/api/v1/apps/{app}/environments/{environment}/sleep", post(environment::sleep))
-        .route("/api/v1/apps/{app}/environments/{environment}/wake", post(environment::wake))
-        .route("/api/v1/apps/{app}/environments/{environment}/logs", get(environment::logs))
+    let guarded = table().into_iter().fold(Router::new(), |router, (_, path, route)| router.route(path, route));
+    let guarded = guarded
         .layer(from_fn_with_state(token.clone(), guard))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(api);
     let pushes = Arc::new(Gate { world: world.clone(), token });
     guarded
-        .merge(git::router(pushes, world.tasks.clone(), git::Limits::default()))
+        .merge(git::router(pushes, world.tasks.clone(), limits))
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
         .method_not_allowed_fallback(|| async { Problem::method() })
 }

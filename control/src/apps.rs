@@ -131,10 +131,13 @@ pub(crate) async fn create(world: &Arc<World>, name: Label) -> Result<App, AppsE
     let new = NewApp { id: new_id(), name: name.clone(), branch, environments };
     // First the folder, then the row: a folder without a row is nothing, and removed at the next start.
     let folder = world.repository(&new.id);
-    Repository::create(&folder, &new.branch).await?;
-    if let Err(error) = world.store.create_app(&new, at).await {
+    let made = async {
+        Repository::create(&folder, &new.branch).await?;
+        Ok(world.store.create_app(&new, at).await?)
+    };
+    if let Err(error) = made.await {
         sweep::remove_folder(&folder).await;
-        return Err(error.into());
+        return Err(error);
     }
     drop(reconcile::watch_all(world).await);
     world.publish_poke.notify_one();

@@ -66,13 +66,13 @@ impl Outage {
     }
 
     async fn relieve(&self, world: &World, id: &EnvironmentId) {
-        if self.since.elapsed() < PATIENCE {
-            return;
-        }
+        let patient = self.since.elapsed() < PATIENCE;
         let relieved = async {
             let Some(environment) = world.store.environment(id).await? else { return Ok(()) };
             let traffic = world.signals.traffic(id, environment.generation, now());
             match relief(&environment, traffic, &self.reason) {
+                // What was not told to stop serves on: nobody has to wait for that.
+                Some(to) if patient && to != Move::Reopen => Ok(()),
                 Some(to) => move_to(world, &environment, to).await,
                 None => Ok(()),
             }

@@ -3,7 +3,7 @@
 //! Need is looked at anew each time: the newest first, and a build that nobody needs any more (its deployment was superseded,
 //! its application deleted) is stopped, not finished.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +24,11 @@ use crate::world::World;
 /// Builds at one time; further ones wait in the store.
 const BUILDS_AT_ONCE: usize = 2;
 
-/// A build is stopped after this time (Divio's limit).
-const BUILD_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// A build is stopped after this time, unless the configuration says otherwise (Divio's limit).
+pub const BUILD_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// How many lines of a build are told again at its end, where its log was full by then.
+const LAST_LINES: usize = 50;
 
 /// Lines of a build that wait to be written to its log.
 const LOG_QUEUE: usize = 256;
@@ -130,11 +133,11 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
     match result {
         Ok(image) => {
             world.crash.at(Point::Built).await;
-            world.journal.say(log, &format!("Built image {} in {:.1} s.", short(&image.id), took.as_secs_f32()));
+            world.journal.say_last(log, &format!("Built image {} in {:.1} s.", short(&image.id), took.as_secs_f32()));
             world.store.end_build(&build.id, Ok(&image), now()).await
         }
         Err(NoImage::Failed(reason)) => {
-            world.journal.say(log, &format!("The build failed: {reason}"));
+            world.journal.say_last(log, &format!("The build failed: {reason}"));
             world.store.end_build(&build.id, Err(&reason), now()).await
         }
         Err(NoImage::EngineAway) => {
@@ -161,13 +164,25 @@ async fn image(world: &Arc<World>, build: &Build) -> Result<Image, NoImage> {
     world.journal.say(Log::Build(&build.id), &format!("Building commit {} of {app}.", build.commit.short()));
     let (lines, mut read) = mpsc::channel::<String>(LOG_QUEUE);
     let tag = world.image_tag(&app, &build.commit);
-    let spec = BuildSpec { tag, context, labels: labels(&app, &build.commit, &build.id), deadline: BUILD_DEADLINE };
+    let spec =
+        BuildSpec { tag, context, labels: labels(&app, &build.commit, &build.id), deadline: world.build_deadline };
+    let mut last = VecDeque::with_capacity(LAST_LINES + 1);
     let write = async {
         while let Some(line) = read.recv().await {
             world.journal.say(Log::Build(&build.id), &line);
+            last.push_back(line);
+            if last.len() > LAST_LINES {
+                last.pop_front();
+            }
         }
     };
     let (result, ()) = tokio::join!(world.engine.build(spec, lines), write);
+    // What says why stands at the end, which is where a log that is full has nothing.
+    if result.is_err() && world.journal.is_full(Log::Build(&build.id)) {
+        for line in ["Its last lines were:".to_owned()].iter().chain(&last) {
+            world.journal.say_last(Log::Build(&build.id), line);
+        }
+    }
     result.map_err(|error| match error {
         BuildError::Engine(EngineError::Unavailable { .. }) => NoImage::EngineAway,
         BuildError::Engine(error) => NoImage::Failed(chain(&error)),

@@ -15,6 +15,7 @@ use crate::api::{self, EdgePorts, Token};
 use crate::authority::{Authority, AuthorityError};
 use crate::crash::Crash;
 use crate::engine::{Engine, EngineError};
+use crate::git;
 use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::model::now;
@@ -32,6 +33,12 @@ const STARTS_AT_ONCE: usize = 8;
 /// How long the first look at all environments is waited for.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
+/// The store's file in the data folder.
+const STORE_FILE: &str = "dormouse.db";
+
+/// The folder of repositories in the data folder.
+const REPOSITORIES: &str = "git";
+
 /// What the control plane is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,6 +48,10 @@ pub struct Config {
     pub zone: Host,
     /// The secret for the API and for pushes.
     pub token: String,
+    /// How much a push may bring.
+    pub pushes: git::Limits,
+    /// A build is stopped after this time; [`BUILD_DEADLINE`](crate::BUILD_DEADLINE) is the usual.
+    pub build_deadline: Duration,
     /// Where a test ends it; nowhere by default.
     pub crash: Crash,
 }
@@ -72,11 +83,19 @@ pub enum ControlError {
 pub struct Control {
     world: Arc<World>,
     token: Token,
+    pushes: git::Limits,
 }
 
 /// The store in a data folder, from which the engine's handle gets the installation's id.
 pub async fn open_store(data: &Path) -> Result<Store, StoreError> {
-    Store::open(&data.join("dormouse.db")).await
+    let (file, repositories) = (data.join(STORE_FILE), data.join(REPOSITORIES));
+    let is_empty = std::fs::metadata(&file).map_or(true, |found| found.len() == 0);
+    let has_repositories = std::fs::read_dir(&repositories).is_ok_and(|mut all| all.next().is_some());
+    if is_empty && has_repositories {
+        // A new store owns none of them, and what nobody owns is swept away.
+        return Err(StoreError::Lost { file, repositories });
+    }
+    Store::open(&file).await
 }
 
 impl Control {
@@ -99,13 +118,14 @@ impl Control {
             journal: Journal::open(&logs).map_err(|source| ControlError::Folder { folder: logs, source })?,
             authority,
             zone: config.zone,
-            repositories: folder("git")?,
+            repositories: folder(REPOSITORIES)?,
             addresses: OnceLock::from(Addresses::of(&network)),
             pokes: Pokes::default(),
             build_poke: Notify::new(),
             publish_poke: Notify::new(),
             sweep_poke: Notify::new(),
             starts: Semaphore::new(STARTS_AT_ONCE),
+            build_deadline: config.build_deadline,
             crash: config.crash,
             mending: tokio::sync::Mutex::default(),
             tasks: Tasks::new(),
@@ -114,7 +134,7 @@ impl Control {
         sweep::start(&world).await;
         builder::start(&world);
         listen_to_engine(&world);
-        Ok(Self { token: Token::new(&config.token), world })
+        Ok(Self { token: Token::new(&config.token), pushes: config.pushes, world })
     }
 
     /// Joins an edge of this process. Edges are joined before [`Control::go`], so that nothing is taken for drained before
@@ -134,7 +154,7 @@ impl Control {
 
     /// Serves the API on a bound socket, until [`Control::stop`].
     pub fn serve(&self, listener: TcpListener, address: SocketAddr, edge: EdgePorts) {
-        let router = api::router(&self.world, self.token.clone(), format!("http://{address}"), edge);
+        let router = api::router(&self.world, self.token.clone(), format!("http://{address}"), edge, self.pushes);
         let stop = self.world.tasks.token();
         self.world.tasks.spawn("api", async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;

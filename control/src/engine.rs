@@ -27,6 +27,9 @@ use crate::limits::Limits;
 /// The port on which a sandbox answers its instance's id.
 pub const SANDBOX_PORT: u16 = 16441;
 
+/// The label that says of which build an image is; among [`Build::labels`].
+pub const BUILD: &str = "dormouse.build";
+
 /// Said of a commit that cannot be built because it does not say how.
 const NO_DOCKERFILE: &str = "the commit has no Dockerfile at its root: add one, commit it, and push again";
 
@@ -50,6 +53,13 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The image of a tag, or `None` where the engine does not have it.
     async fn image(&self, tag: &str) -> Result<Option<Image>, EngineError>;
+
+    /// What builds made on their way and nothing is made from: of one that runs, or that was cut off. Those that can be
+    /// removed first come first.
+    async fn leftovers(&self) -> Result<Vec<Leftover>, EngineError>;
+
+    /// Removes one of them, unless it is needed by now.
+    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), EngineError>;
 
     /// Removes a tag, and the image with it where nothing else uses it.
     async fn remove_image(&self, tag: &str) -> Result<(), EngineError>;
@@ -108,6 +118,15 @@ pub struct Build {
     pub labels: BTreeMap<String, String>,
     /// The build is stopped after this time.
     pub deadline: Duration,
+}
+
+/// A layer that a build made on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// The engine's own id.
+    pub image: String,
+    /// The build's label [`BUILD`].
+    pub build: String,
 }
 
 /// An image on the engine.
@@ -251,6 +270,14 @@ pub enum EngineError {
     },
 }
 
+/// `30 minutes`, or seconds where it is no whole number of them.
+fn minutes(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        _ => format!("{} s", time.as_secs_f64()),
+    }
+}
+
 /// Why an image was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -258,7 +285,7 @@ pub enum BuildError {
     #[error("{0}")]
     Failed(String),
     /// It took longer than allowed.
-    #[error("the build took longer than {} minutes and was stopped", .0.as_secs() / 60)]
+    #[error("the build took longer than {} and was stopped", minutes(*.0))]
     Deadline(Duration),
     /// The engine's.
     #[error(transparent)]

@@ -225,7 +225,8 @@ async fn outcome(world: &World, deployment: &Deployment, to: &mpsc::Sender<Progr
         }
         DeploymentState::Superseded => done(false, format!("Deployment {number} of {title} was superseded: {reason}.")),
         _ => {
-            if !deployment.last_lines.is_empty() {
+            // Those of a build were told as they came.
+            if deployment.began_starting() && !deployment.last_lines.is_empty() {
                 say(to, format!("The last {} lines of its container:", deployment.last_lines.len())).await;
                 for line in &deployment.last_lines {
                     say(to, format!("  | {line}")).await;

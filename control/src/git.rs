@@ -9,8 +9,11 @@
 
 mod exchange;
 mod leftover;
+mod limits;
+mod measure;
 mod name;
 mod out;
+mod pack;
 mod packet;
 mod refusal;
 mod repository;
@@ -32,7 +35,9 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
-use self::exchange::{Exchange, Outcome};
+use self::exchange::{Exchange, Input, Outcome};
+pub use self::limits::Limits;
+use self::measure::Measure;
 pub use self::name::{BRANCH_MAX_BYTES, Branch, BranchError, Commit, CommitError};
 use self::out::{Out, Piece, Until};
 use self::refusal::Refusal;
@@ -53,36 +58,6 @@ pub trait Pushes: Send + Sync + 'static {
     /// the last line says the outcome. Two pushes at the same time may each be told of the other's refs too. The reader may
     /// go away at any time; that changes nothing.
     async fn pushed(&self, app: &Label, updated: Vec<RefUpdate>) -> mpsc::Receiver<String>;
-}
-
-/// How much a client may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The largest pack that a push may send, in bytes.
-    pub push_max_bytes: u64,
-    /// How long a push may take, the lines it shows included; the deployment goes on without a reader.
-    pub push_within: Duration,
-    /// How long a fetch may take.
-    pub fetch_within: Duration,
-    /// How long a client may send nothing in the middle of a request.
-    pub idle: Duration,
-    /// How many git programs run at the same time.
-    pub processes: usize,
-    /// How long a request waits for one of them to end.
-    pub queue: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            push_max_bytes: 1 << 30,
-            push_within: Duration::from_secs(60 * 60),
-            fetch_within: Duration::from_secs(30 * 60),
-            idle: Duration::from_secs(5 * 60),
-            processes: 16,
-            queue: Duration::from_secs(5),
-        }
-    }
 }
 
 /// How many pieces of a response wait for a client that reads slowly. A piece is at most 64 KiB.
@@ -182,7 +157,8 @@ impl Shared {
             Service::Fetch => self.limits.fetch_within,
         });
         let body = request.into_body().into_data_stream();
-        let mut exchange = Exchange::new(service, child, body, coding, out, self.limits);
+        let measure = (service == Service::Push).then(|| Measure::new(self.limits, before.len()));
+        let mut exchange = Exchange::new(service, child, Input { body, coding, measure }, out, self.limits);
         let shared = self.clone();
         self.tasks.spawn(format!("git {service} {}", asked.app), async move {
             let outcome = exchange.run().await;
@@ -214,7 +190,7 @@ impl Shared {
                 let lines = out.keep_alive_during(pushed).await;
                 out.show(lines).await;
             }
-            Outcome::NoLines | Outcome::Broken => drop(pushed.await),
+            Outcome::NoLines | Outcome::Refused(_) | Outcome::Broken => drop(pushed.await),
         }
     }
 

@@ -29,11 +29,18 @@ pub struct ProbeLimits {
     pub answer: Duration,
     /// For all tries together.
     pub window: Duration,
+    /// One that has answered must still listen after this time, unless it is zero: some end with their first answer.
+    pub settle: Duration,
 }
 
 impl Default for ProbeLimits {
     fn default() -> Self {
-        Self { connect: Duration::from_millis(400), answer: Duration::from_secs(20), window: Duration::from_secs(60) }
+        Self {
+            connect: Duration::from_millis(400),
+            answer: Duration::from_secs(20),
+            window: Duration::from_secs(60),
+            settle: Duration::ZERO,
+        }
     }
 }
 
@@ -120,8 +127,12 @@ pub async fn probe(target: SocketAddr, host: &Host, limits: ProbeLimits) -> Resu
         if let Try::Status(status) = seen
             && is_ready(status)
         {
-            return Ok(Ready { status, tries, took: begin.elapsed() });
+            let took = begin.elapsed();
+            if limits.settle.is_zero() || still_listens(target, limits).await {
+                return Ok(Ready { status, tries, took });
+            }
         }
+        let seen = if matches!(seen, Try::Status(status) if is_ready(status)) { Try::NotListening } else { seen };
         // A try that the end cut off must not hide what the one before it showed.
         last = if Instant::now() < end { seen } else { last.max(seen) };
         let over = Instant::now() + pause >= end;
@@ -131,6 +142,13 @@ pub async fn probe(target: SocketAddr, host: &Host, limits: ProbeLimits) -> Resu
         sleep_until(Instant::now() + pause).await;
         pause = (pause * 3 / 2).min(PAUSES.1);
     }
+}
+
+/// Whether an application is there a moment after it answered. Not asked for another answer: it may be slow at that.
+async fn still_listens(target: SocketAddr, limits: ProbeLimits) -> bool {
+    sleep_until(Instant::now() + limits.settle).await;
+    let connect = timeout_at(Instant::now() + limits.connect, TcpStream::connect(target));
+    matches!(connect.await, Ok(Ok(_)))
 }
 
 /// Whether an application that answers so may get requests.

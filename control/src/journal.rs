@@ -10,6 +10,9 @@ use tokio::sync::watch;
 /// The most that one log holds, in bytes.
 const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
+/// The most that the lines about its end take beyond that.
+const LAST_MAX_BYTES: u64 = 512 * 1024;
+
 /// The most that one read returns, in bytes.
 const READ_MAX_BYTES: u64 = 64 * 1024;
 
@@ -53,15 +56,48 @@ impl Journal {
 
     /// Appends a line. What cannot be written is dropped and logged: a full disk must not stop a deployment.
     pub(crate) fn say(&self, log: Log<'_>, line: &str) {
-        if let Err(error) = self.append(log, line) {
+        self.append(log, line, LOG_MAX_BYTES);
+    }
+
+    /// Appends one of the few lines that tell how it ended, which has its place even where the log is full.
+    pub(crate) fn say_last(&self, log: Log<'_>, line: &str) {
+        self.append(log, line, LOG_MAX_BYTES + LAST_MAX_BYTES);
+    }
+
+    /// Whether lines were dropped because there were too many.
+    pub(crate) fn is_full(&self, log: Log<'_>) -> bool {
+        std::fs::metadata(self.file(log)).is_ok_and(|file| file.len() >= LOG_MAX_BYTES)
+    }
+
+    /// The last lines, at most `count`.
+    pub(crate) fn last(&self, log: Log<'_>, count: usize) -> Vec<String> {
+        let length = std::fs::metadata(self.file(log)).map_or(0, |file| file.len());
+        // One more, as it begins in the middle of a line.
+        let from = length.saturating_sub((count as u64 + 1) * LINE_MAX_BYTES as u64);
+        let (mut lines, mut at) = (Vec::new(), from);
+        while let Ok((more, after)) = self.read(log, at)
+            && after > at
+        {
+            lines.extend(more);
+            at = after;
+        }
+        if from > 0 && !lines.is_empty() {
+            lines.remove(0);
+        }
+        lines.drain(..lines.len().saturating_sub(count));
+        lines
+    }
+
+    fn append(&self, log: Log<'_>, line: &str, limit: u64) {
+        if let Err(error) = self.try_append(log, line, limit) {
             tracing::warn!(%error, file = %self.file(log).display(), "a log line was not written");
         }
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn append(&self, log: Log<'_>, line: &str) -> std::io::Result<()> {
+    fn try_append(&self, log: Log<'_>, line: &str, limit: u64) -> std::io::Result<()> {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.file(log))?;
-        let room = LOG_MAX_BYTES.saturating_sub(file.metadata()?.len());
+        let room = limit.saturating_sub(file.metadata()?.len());
         if room == 0 {
             return Ok(());
         }
@@ -163,5 +199,9 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join("deployment-d.log")).expect("a log");
         assert_eq!(text.matches("the log is full").count(), 1);
         assert!(text.trim_end().ends_with("what follows is not kept)"), "nothing follows it");
+        assert!(journal.is_full(Log::Deployment("d")));
+        journal.say_last(Log::Deployment("d"), "how it ended");
+        assert_eq!(journal.last(Log::Deployment("d"), 1), ["how it ended"]);
+        assert_eq!(journal.last(Log::Deployment("d"), 50).len(), 50, "though they are as long as lines can be");
     }
 }

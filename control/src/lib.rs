@@ -6,7 +6,7 @@
 //! goes out as a newer table. Whoever waits for a result watches the store. So a crash at any point leaves rows from which
 //! the next look goes on, and a lost poke costs a period, not a step.
 //!
-//! The parts, from the outside in: `api` and `git` (what people send), `apps` (what they may do), `follow` (what they are shown),
+//! The parts, from the outside in: `api` and `git` (what people send), `apps` (what they may do), `follow` and `logs` (what they are shown),
 //! `refs`, `builder`, `reconcile` → `plan` → `act` (the loops), `publish` and `signals` (the edges), `store`, `engine`, `context`,
 //! `health`, `authority` (the outside world).
 
@@ -30,6 +30,7 @@ pub mod health;
 mod inventory;
 mod journal;
 pub mod limits;
+mod logs;
 pub mod model;
 pub mod plan;
 mod pokes;
@@ -43,6 +44,8 @@ pub mod task;
 mod variables;
 mod world;
 
-pub use api::EdgePorts;
+pub use api::{EdgePorts, api_routes};
+pub use builder::BUILD_DEADLINE;
 pub use control::{Config, Control, ControlError, open_store, words};
+pub use error::is_disk_full;
 pub use publish::EdgeLink;

@@ -213,6 +213,14 @@ pub struct Deployment {
     pub ended_at: Option<Millis>,
 }
 
+impl Deployment {
+    /// Whether it came as far as to have a container.
+    pub fn began_starting(&self) -> bool {
+        // Each instance is told its port, at least.
+        !self.variables.is_empty()
+    }
+}
+
 /// One container of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {

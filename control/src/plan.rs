@@ -325,7 +325,7 @@ fn launch(sighting: &Sighting, plan: &mut Plan, end: &mut dyn FnMut(&mut Plan, L
     match &sighting.probe {
         Probe::Unstartable(reason) => end(plan, Launched::Broke(reason.clone())),
         _ if !running && sighting.launched => {
-            let reason = format!("the container {} before it answered", ended(sighting.status.as_ref()));
+            let reason = format!("the container {} before it was ready", ended(sighting.status.as_ref()));
             end(plan, Launched::Broke(reason));
         }
         _ if !running || !sighting.launched => {

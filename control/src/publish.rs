@@ -101,7 +101,8 @@ async fn hear(world: &Arc<World>, edge: EdgeId, mut up: mpsc::Receiver<Report>, 
                 behind.notify_one();
             }
             Report::Unreachable { environment, instance, .. } => {
-                tracing::warn!(environment.id = %environment, instance.id = %instance, "an edge could not connect to an instance");
+                // Under traffic it comes with every request: the edge logs it, once a second.
+                tracing::debug!(environment.id = %environment, instance.id = %instance, "an edge could not connect to an instance");
             }
             Report::Wanted(_) | Report::Drained { .. } | Report::Seen(_) => {}
         }

@@ -181,11 +181,13 @@ async fn observe(world: &World, id: &EnvironmentId, attempts: &Attempts) -> Resu
         Some(build) => world.store.build(build).await?,
         None => None,
     };
+    // First what the probes found, then what the engine has: an instance that answered and ended is seen to have ended.
+    let probes: Vec<_> = instances.iter().map(|instance| attempts.probe(&instance.id)).collect();
     // Nothing of it can be on the engine: then the engine is not asked, so that a push is taken while it is away.
     let observed = if instances.is_empty() { Arc::default() } else { world.inventory.look().await? };
     let now: Millis = now();
     let mut sightings = Vec::with_capacity(instances.len());
-    for instance in instances {
+    for (instance, probe) in instances.into_iter().zip(probes) {
         let mut status = observed.iter().find(|seen| seen.id == instance.id).map(|seen| seen.status.clone());
         let explained = explained(&environment, &unended, &instance.deployment_id);
         if explained
@@ -197,7 +199,7 @@ async fn observe(world: &World, id: &EnvironmentId, attempts: &Attempts) -> Resu
         sightings.push(Sighting {
             status,
             launched: attempts.launched(&instance.id),
-            probe: attempts.probe(&instance.id),
+            probe,
             drained: instance.retired.is_some_and(|(generation, _)| world.signals.drained(id, generation)),
             instance,
         });

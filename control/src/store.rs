@@ -16,12 +16,14 @@ mod host;
 mod instance;
 mod object;
 
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dormouse_link::{Generation, Host, Label};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::watch;
 
 use crate::limits::Limits;
@@ -38,6 +40,13 @@ const READERS: u32 = 4;
 /// How long a statement waits for SQLite's lock before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The mode of a file with secrets.
+const MODE_SECRET: u32 = 0o600;
+
+/// How a write begins: with SQLite's lock. One that began with reading would not wait for the lock when it comes to write,
+/// but fail at once while somebody else holds it (a backup, a person with `sqlite3`).
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// The organisation that exists from the start.
 const FIRST_ORGANISATION: &str = "default";
 
@@ -49,10 +58,38 @@ const MAX_APPS: i64 = 1000;
 pub enum StoreError {
     /// SQLite's.
     #[error("use the store")]
-    Sql(#[from] sqlx::Error),
+    Sql(#[source] sqlx::Error),
+    /// Its disk has no room. What was asked was not done, and nothing of it is there.
+    #[error("write to the store: the disk that holds the data folder is full")]
+    DiskFull(#[source] sqlx::Error),
+    /// Its file cannot be opened.
+    #[error("open {}", file.display())]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its file is no store, or not a whole one.
+    #[error("read {}: it is damaged ({says})", file.display())]
+    Damaged {
+        /// Which.
+        file: PathBuf,
+        /// What SQLite says.
+        says: String,
+    },
+    /// Its file is not there, but what it describes is.
+    #[error("find the store of what is in {}: {} is missing or empty", repositories.display(), file.display())]
+    Lost {
+        /// The file.
+        file: PathBuf,
+        /// The repositories.
+        repositories: PathBuf,
+    },
     /// A migration's.
     #[error("bring the store's schema up to date")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] sqlx::migrate::MigrateError),
     /// A row says what no version of this program writes.
     #[error("read {what} from the store: this version does not know {value}")]
     Corrupt {
@@ -86,6 +123,29 @@ pub enum StoreError {
     AddressesRest,
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_disk_full(&error) { Self::DiskFull(error) } else { Self::Sql(error) }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::Execute(error) if is_disk_full(&error) => Self::DiskFull(error),
+            error => Self::Migrate(error),
+        }
+    }
+}
+
+/// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the file that is shared between connections could not be made large enough.
+const DISK_FULL_CODES: [&str; 2] = ["13", "4874"];
+
+fn is_disk_full(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| DISK_FULL_CODES.contains(&&*code))
+}
+
 /// The store.
 pub struct Store {
     read: SqlitePool,
@@ -109,8 +169,10 @@ impl Write<'_> {
 }
 
 impl Store {
-    /// Opens the file, makes it where it is missing, and brings its schema up to date.
+    /// Opens the file, makes it where it is missing, and brings its schema up to date. A file that is not whole is left as it is.
     pub async fn open(file: &Path) -> Result<Self, StoreError> {
+        private(file).map_err(|source| StoreError::File { file: file.to_owned(), source })?;
+        let damaged = |says| StoreError::Damaged { file: file.to_owned(), says };
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -118,7 +180,22 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .after_release(|connection, _| Box::pin(is_settled(connection)))
+            .connect_with(options.clone())
+            .await;
+        let write = match write {
+            Err(error) if is_damage(&error) => return Err(damaged(error.to_string())),
+            write => write?,
+        };
+        let checked = sqlx::query("PRAGMA quick_check(1)").fetch_one(&write).await;
+        match checked.and_then(|row| row.try_get::<String, _>(0)) {
+            Ok(words) if words == "ok" => {}
+            Ok(words) => return Err(damaged(words)),
+            Err(error) if is_damage(&error) => return Err(damaged(error.to_string())),
+            Err(error) => return Err(error.into()),
+        }
         sqlx::migrate!("./migrations").run(&write).await?;
         let read = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         let mut store = Self { read, write, changed: watch::Sender::new(0), installation: String::new() };
@@ -179,7 +256,7 @@ impl Store {
     }
 
     async fn begin(&self) -> Result<Write<'_>, StoreError> {
-        Ok(Write { tx: self.write.begin().await?, changed: &self.changed })
+        Ok(Write { tx: self.write.begin_with(BEGIN).await?, changed: &self.changed })
     }
 
     /// The generation of the newest change to the table.
@@ -187,6 +264,32 @@ impl Store {
         let row = sqlx::query("SELECT value FROM meta WHERE name = 'generation'").fetch_one(&self.read).await?;
         parse("generation", &row.try_get::<String, _>(0)?).map(Generation)
     }
+}
+
+/// Whether a connection that comes back has ended its transaction; one that has not is closed, and a new one opened.
+///
+/// Where a commit finds the disk full, SQLite itself rolls the transaction back, and the library counts it as open for ever. What is written after
+/// that is inside of it: seen by nobody else, and never on disk.
+async fn is_settled(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // A rollback may still wait for its turn; this comes after it.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
+}
+
+/// Makes the file where it is missing, and in any case one that only its owner can read: it holds keys and variables. SQLite
+/// gives the files beside it the same mode.
+fn private(file: &Path) -> std::io::Result<()> {
+    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(MODE_SECRET).open(file)?;
+    if opened.metadata()?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(file, fs::Permissions::from_mode(MODE_SECRET))?;
+    }
+    Ok(())
+}
+
+/// Whether SQLite finds that the file is not what it wrote (SQLITE_CORRUPT, SQLITE_NOTADB).
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 /// A column's text as a value of its type.

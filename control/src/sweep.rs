@@ -57,6 +57,9 @@ async fn sweep(world: &World) {
     if let Err(error) = sweep_instances(world).await {
         tracing::warn!(error = chain(&error), "the engine was not swept");
     }
+    if let Err(error) = sweep_builds(world).await {
+        tracing::warn!(error = chain(&error), "what builds left behind was not swept");
+    }
     if let Err(error) = sweep_apps(world).await {
         tracing::warn!(error = chain(&error), "a deleted application was not removed yet");
     }
@@ -79,6 +82,21 @@ async fn sweep_instances(world: &World) -> Result<(), SweepError> {
     for observed in observed.iter().filter(|observed| !known.contains(&observed.id)) {
         tracing::info!(instance.id = %observed.id, "removing an instance that no row owns");
         world.engine.remove(&observed.id).await?;
+    }
+    Ok(())
+}
+
+/// What builds left behind that were cut off.
+async fn sweep_builds(world: &World) -> Result<(), SweepError> {
+    // First the engine, then the rows: a build is noted as running before it makes anything.
+    let leftovers = world.engine.leftovers().await?;
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    let running = world.store.running_builds().await?;
+    for leftover in leftovers.iter().filter(|leftover| !running.contains(&leftover.build)) {
+        tracing::info!(image.id = leftover.image, build.id = leftover.build, "removing what a build left behind");
+        world.engine.remove_leftover(leftover).await?;
     }
     Ok(())
 }

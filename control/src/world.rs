@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) sweep_poke: Notify,
     /// A place for each start under way: after the engine's restart everything starts at once.
     pub(crate) starts: Semaphore,
+    /// A build is stopped after this time.
+    pub(crate) build_deadline: std::time::Duration,
     /// Where a test ends all this.
     pub(crate) crash: Crash,
     /// Held by whoever makes again what an engine lacks that was away.

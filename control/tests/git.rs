@@ -176,14 +176,87 @@ async fn a_large_push_goes_through_in_pieces() {
     assert!(std::fs::read(tree.0.join("clone/noise")).expect("the file") == noise);
 }
 
+/// Refused with these words, and all is as before: the objects, the refs, and the way for the next push.
+async fn refused(world: &World, tree: &Tree, refs: &[&str], told: &str) {
+    let repository = world.app("hello").await;
+    let before = repository.refs().await.expect("git runs");
+    let (pushes, files) = (world.pushes().len(), files_in(&world.repository("hello")));
+    let url = world.url("hello");
+    let said = tree.fails(&[&["push", &url][..], refs].concat()).await;
+    assert!(said.contains("remote: Refused: ") && said.contains(told), "{said}");
+    assert!(said.contains("[remote rejected]") && !said.contains("hung up"), "{said}");
+    assert_eq!(repository.refs().await.expect("git runs"), before);
+    assert_eq!(world.pushes().len(), pushes);
+    assert_eq!(files_in(&world.repository("hello")), files);
+}
+
+/// Every file of a repository.
+fn files_in(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() { all.extend(files_in(&entry)) } else { all.push(entry) }
+    }
+    all.sort();
+    all
+}
+
+/// What the next developer pushes is taken.
+async fn takes(world: &World, tree: &Tree) {
+    tree.ok(&["push", "--force", &world.url("hello"), "develop"]).await;
+}
+
 #[tokio::test]
-async fn a_push_over_the_limit_is_refused_and_changes_nothing() {
-    let world = World::with(Limits { push_max_bytes: 200, ..Limits::default() }).await;
+async fn c03_a_push_that_sends_too_much_is_refused_and_the_next_is_taken() {
+    let world = World::with(Limits { push_max_bytes: 10_000, ..Limits::default() }).await;
+    let (good, bad) = (world.tree("good").await, world.tree("bad").await);
+    let noise: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    bad.commit("noise", &noise).await;
+    refused(&world, &bad, &["develop"], "sends more than 10000 bytes").await;
+    takes(&world, &good).await;
+    refused(&world, &bad, &["--force", "develop"], "push too large").await;
+}
+
+#[tokio::test]
+async fn c03_a_pack_that_unfolds_to_much_more_is_refused_and_the_next_is_taken() {
+    let limits = Limits { unpacked_max_bytes: 5 << 20, object_max_bytes: 2 << 20, ..Limits::default() };
+    let world = World::with(limits).await;
+    let (good, bad) = (world.tree("good").await, world.tree("bad").await);
+    bad.commit("zeros", &vec![0; 3 << 20]).await;
+    refused(&world, &bad, &["develop"], "has a file larger than 2 MiB").await;
+    let many = world.tree("many").await;
+    for number in 0..6_u8 {
+        many.commit(&format!("zeros {number}"), &vec![number; 1 << 20]).await;
+    }
+    refused(&world, &many, &["develop"], "larger than 5 MiB when it is unpacked").await;
+    takes(&world, &good).await;
+}
+
+#[tokio::test]
+async fn c03_a_push_of_too_many_objects_is_refused_and_the_next_is_taken() {
+    let world = World::with(Limits { objects_max: 20, ..Limits::default() }).await;
+    let (good, bad) = (world.tree("good").await, world.tree("bad").await);
+    for number in 0..10 {
+        bad.commit(&number.to_string(), number.to_string().as_bytes()).await;
+    }
+    refused(&world, &bad, &["develop"], "more than 20 objects").await;
+    takes(&world, &good).await;
+}
+
+#[tokio::test]
+async fn c03_refs_beyond_the_limits_are_refused_and_the_next_push_is_taken() {
+    let world = World::with(Limits { push_max_refs: 3, refs_max: 5, ref_max_bytes: 40, ..Limits::default() }).await;
     let tree = world.tree("work").await;
-    let refused = tree.fails(&["push", &world.url("hello"), "develop"]).await;
-    assert!(refused.contains("maximum allowed size"), "{refused}");
-    assert_eq!(world.pushes().len(), 0);
-    assert_eq!(world.app("hello").await.head(&develop()).await.expect("git runs"), None);
+    let branches = ["develop:a", "develop:b", "develop:c", "develop:d"];
+    refused(&world, &tree, &branches, "more than 3 branches and tags").await;
+    let long = format!("develop:{}", "x".repeat(41));
+    refused(&world, &tree, &[&long], "more than 40 bytes").await;
+    for taken in [&branches[..3], &["develop:d"]] {
+        tree.ok(&[&["push", &world.url("hello")][..], taken].concat()).await;
+    }
+    refused(&world, &tree, &["develop:e", "develop:f"], "would have more than 5").await;
+    takes(&world, &tree).await;
+    tree.commit("more", b"x").await;
+    takes(&world, &tree).await;
 }
 
 #[tokio::test]

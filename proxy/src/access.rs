@@ -1,7 +1,7 @@
 //! One JSON line per request, written by a thread of its own.
 //!
 //! A request's record is queued when its [`crate::exchange::Exchange`] ends, whichever way that is. When the disk is slower
-//! than the traffic, records are dropped and counted; requests never wait for it. No query, no header, no body is recorded.
+//! than the traffic, or full, records are dropped and counted; requests never wait for it. No query, no header, no body is recorded.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -23,9 +23,6 @@ use time::format_description::well_known::iso8601::{Config, TimePrecision};
 use tracing::warn;
 
 use crate::config::Limits;
-
-/// Bytes of lines that are gathered for one write, but for the last line.
-const GATHERED: usize = 8 << 10;
 
 /// RFC 3339 with milliseconds.
 const TIME: Iso8601<
@@ -118,11 +115,11 @@ impl AccessLog {
     ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
         let (lost, owner) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(owner)));
         let Some(path) = path else { return Ok((Self { queue: None, lost, owner }, None)) };
-        let log = Log::open(path, limits)?;
+        let file = Shared::open(path, limits, Arc::clone(&owner))?;
         let (queue, queued) = sync_channel(limits.access_queue);
-        let of = Arc::clone(&owner);
-        let write = move || log.write(&queued, &of);
-        let thread = std::thread::Builder::new().name("dormouse-access".into()).spawn(write)?;
+        let counter = Arc::clone(&lost);
+        let thread = std::thread::Builder::new().name("dormouse-access".into());
+        let thread = thread.spawn(move || Writer::new(file, &counter).run(&queued))?;
         Ok((Self { queue: Some(queue), lost, owner }, Some(thread)))
     }
 
@@ -147,70 +144,53 @@ impl AccessLog {
     }
 }
 
-/// The file, as the thread has it open.
-struct Log {
+/// The file, which another process may have open, too. Whoever writes whole lines by one write mixes them with nobody's.
+struct Shared {
     path: PathBuf,
     limit: usize,
     kept: usize,
+    owner: Arc<Mutex<Owner>>,
     file: File,
 }
 
 enum File {
-    Shared(std::fs::File),
+    Added(std::fs::File),
     Rotated(Box<FileRotate<AppendCount>>),
 }
 
-impl Log {
-    fn open(path: PathBuf, limits: &Limits) -> io::Result<Self> {
-        let file = File::Shared(options().open(&path)?);
-        Ok(Self { path, limit: limits.access_file_bytes.max(1), kept: limits.access_files, file })
+impl Shared {
+    fn open(path: PathBuf, limits: &Limits, owner: Arc<Mutex<Owner>>) -> io::Result<Self> {
+        let file = File::Added(options().open(&path)?);
+        Ok(Self { path, limit: limits.access_file_bytes.max(1), kept: limits.access_files, owner, file })
     }
+}
 
-    /// Opens it anew if it changed hands. What one owner found out about the files is not true any more for the next.
-    fn turn_to(&mut self, owner: Owner) -> io::Result<()> {
-        match (&self.file, owner) {
-            (File::Shared(_), Owner::This) => {
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Held while it is written, and so while files are renamed.
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        // Opened anew if it changed hands: what one owner found out about the files is not true any more for the next.
+        match (&self.file, *owner) {
+            (File::Added(_), Owner::This) => {
                 // The rotating file says nothing when it cannot be opened.
                 options().open(&self.path)?;
                 let (kept, limit) = (AppendCount::new(self.kept), ContentLimit::BytesSurpassed(self.limit));
                 let file = FileRotate::new(&self.path, kept, limit, Compression::None, Some(options()));
                 self.file = File::Rotated(Box::new(file));
             }
-            (File::Rotated(_), Owner::Another) => self.file = File::Shared(options().open(&self.path)?),
+            (File::Rotated(_), Owner::Another) => self.file = File::Added(options().open(&self.path)?),
             _ => {}
         }
-        Ok(())
-    }
-
-    /// Lines are gathered while more wait, and are in the file whenever none does.
-    fn write(mut self, queued: &Receiver<Record>, owner: &Mutex<Owner>) {
-        let mut failing = Failing::No;
-        let mut lines = Vec::with_capacity(GATHERED);
-        while let Ok(record) = queued.recv() {
-            let mut next = Some(record);
-            while let Some(record) = next {
-                let whole = lines.len();
-                // Plain data; and a line that does not go out must not end the log.
-                match serde_json::to_writer(&mut lines, &record) {
-                    Ok(()) => lines.push(b'\n'),
-                    Err(_) => lines.truncate(whole),
-                }
-                next = if lines.len() < GATHERED { queued.try_recv().ok() } else { None };
-            }
-            // Held while it is written, and so while files are renamed.
-            let owner = owner.lock().unwrap_or_else(PoisonError::into_inner);
-            let turned = self.turn_to(*owner);
-            failing = failing.note(self.append(&lines).and(turned));
-            drop(owner);
-            lines.clear();
+        match &mut self.file {
+            File::Added(file) => file.write(bytes),
+            File::Rotated(file) => file.write(bytes),
         }
     }
 
-    /// Whole lines by one write, so that two processes do not mix theirs.
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         match &mut self.file {
-            File::Shared(file) => file.write_all(lines),
-            File::Rotated(file) => file.write_all(lines),
+            File::Added(file) => file.flush(),
+            File::Rotated(file) => file.flush(),
         }
     }
 }
@@ -221,23 +201,150 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Whether the last write failed; said once, not for each line.
-#[derive(Clone, Copy, PartialEq)]
-enum Failing {
-    No,
-    Yes,
+/// Lines are gathered up to this many bytes, and written together.
+const GATHERED_BYTES: usize = 8 << 10;
+
+/// The thread's end: lines are gathered while more wait, and are in the file whenever none does. What the file does not take
+/// is dropped and counted, so that a full disk costs records and nothing else.
+struct Writer<'l, W> {
+    file: W,
+    lost: &'l AtomicU64,
+    gathered: Vec<u8>,
+    /// Records that are in `gathered`, and those that were lost before them.
+    records: u64,
+    state: State,
 }
 
-impl Failing {
-    fn note(self, result: io::Result<()>) -> Self {
-        match result {
-            Ok(()) => Self::No,
+/// How the last write went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Well,
+    /// Not well: said once, not for each line. A line may have been written in part.
+    Failing,
+}
+
+impl<'l, W: Write> Writer<'l, W> {
+    fn new(file: W, lost: &'l AtomicU64) -> Self {
+        Self { file, lost, gathered: Vec::with_capacity(GATHERED_BYTES), records: 0, state: State::Well }
+    }
+
+    fn run(mut self, queued: &Receiver<Record>) {
+        while let Ok(record) = queued.recv() {
+            let mut next = Some(record);
+            while let Some(record) = next {
+                self.gather(&record);
+                next = queued.try_recv().ok();
+            }
+            self.write();
+        }
+    }
+
+    fn gather(&mut self, record: &Record) {
+        let before = self.gathered.len();
+        self.records += record.lost_before + 1;
+        // Plain data; and a line that does not go out must not end the log.
+        if serde_json::to_writer(&mut self.gathered, record).is_ok() {
+            self.gathered.push(b'\n');
+        } else {
+            self.gathered.truncate(before);
+        }
+        if self.gathered.len() >= GATHERED_BYTES {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        if self.state == State::Failing {
+            // Ends what may have been written in part.
+            self.gathered.insert(0, b'\n');
+        }
+        let records = std::mem::take(&mut self.records);
+        match self.file.write_all(&self.gathered).and_then(|()| self.file.flush()) {
+            Ok(()) => self.state = State::Well,
             Err(error) => {
-                if self == Self::No {
-                    warn!(%error, "access records cannot be written");
+                if self.state == State::Well {
+                    warn!(%error, "access records cannot be written; they are dropped and counted");
                 }
-                Self::Yes
+                self.state = State::Failing;
+                self.lost.fetch_add(records, Ordering::Relaxed);
             }
         }
+        self.gathered.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that has room for some bytes.
+    struct Disk<'d> {
+        room: usize,
+        taken: &'d mut Vec<u8>,
+    }
+
+    impl Write for Disk<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 && !bytes.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= taken;
+            self.taken.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn record(lost_before: u64) -> Record {
+        Record {
+            time: SystemTime::UNIX_EPOCH,
+            request_id: "r".into(),
+            app: "a".into(),
+            environment: "e".into(),
+            deployment: 1,
+            instance: "i".into(),
+            method: "GET".into(),
+            host: "h".into(),
+            path: "/".into(),
+            protocol: "HTTP/1.1",
+            tls: false,
+            client: "c".into(),
+            status: 200,
+            bytes_in: 0,
+            bytes_out: 0,
+            held_ms: 0,
+            connect_ms: None,
+            first_byte_ms: None,
+            total_ms: 0,
+            retries: 0,
+            reused: false,
+            woke: false,
+            ended_by: EndedBy::Proxy,
+            refused: "",
+            lost_before,
+        }
+    }
+
+    #[test]
+    fn c21_what_a_full_disk_does_not_take_is_counted_and_the_next_line_is_whole() {
+        let (lost, mut taken) = (AtomicU64::new(0), Vec::new());
+        let mut writer = Writer::new(Disk { room: 20, taken: &mut taken }, &lost);
+        writer.gather(&record(0));
+        writer.gather(&record(3));
+        writer.write();
+        assert_eq!(lost.swap(0, Ordering::Relaxed), 5, "both, and those that were lost before them");
+        writer.file.room = 10_000;
+        writer.gather(&record(5));
+        writer.write();
+        assert_eq!(lost.load(Ordering::Relaxed), 0);
+        let text = String::from_utf8(taken).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        let whole: serde_json::Value = serde_json::from_str(lines[1]).expect("a whole line");
+        assert_eq!(whole["lost_before"], 5);
     }
 }

@@ -41,12 +41,14 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, table: Rc<RefC
             Ok((stream, _)) => {
                 let (edge, table) = (Arc::clone(&edge), Rc::clone(&table));
                 tokio::task::spawn_local(async move {
-                    connection(Conn::new(Transport::Plain(stream), 0), &edge, &table).await;
+                    connection(Conn::new(Transport::Plain(stream), &edge.limits), &edge, &table).await;
                     drop(place);
                 });
             }
             Err(error) => {
-                warn!(%error, "an admin connection could not be accepted");
+                if let Some(left_out) = edge.quiet.say(edge.signals.now()) {
+                    warn!(%error, left_out, "an admin connection could not be accepted");
+                }
                 sleep(std::time::Duration::from_secs(1)).await;
             }
         }

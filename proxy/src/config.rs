@@ -28,6 +28,17 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Whether HTTP/2 is spoken, too.
+    pub http2: Http2,
+}
+
+/// Whether a listener speaks HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2 {
+    /// HTTP/1 only.
+    Off,
+    /// Over TLS with who chooses it (ALPN), else with who begins with it (RFC 9113 section 3.3).
+    On,
 }
 
 /// What is spoken on a listener.
@@ -42,12 +53,12 @@ pub enum Protocol {
 impl Listener {
     /// Plain HTTP, called `http`.
     pub fn http(address: SocketAddr) -> Self {
-        Self { name: "http", address, protocol: Protocol::Plain }
+        Self { name: "http", address, protocol: Protocol::Plain, http2: Http2::Off }
     }
 
     /// HTTPS, called `https`.
     pub fn https(address: SocketAddr) -> Self {
-        Self { name: "https", address, protocol: Protocol::Tls }
+        Self { name: "https", address, protocol: Protocol::Tls, http2: Http2::On }
     }
 }
 
@@ -70,20 +81,33 @@ pub struct Limits {
     pub tls_handshake: Duration,
     /// For a request head, from its first byte to its last; then 408.
     pub head: Duration,
-    /// Between two requests of a connection; then it is closed.
+    /// Between two requests of a connection, or without a stream; then it is closed.
     pub keep_alive: Duration,
     /// Of a request head; then 431.
     pub head_bytes: usize,
     /// Of the request target; then 414.
     pub target_bytes: usize,
+    /// Streams that an HTTP/2 connection may have at a time.
+    pub streams: u32,
+    /// Bytes of a stream that are under way unread, in either direction.
+    pub stream_window: u32,
     /// Of a request body; then 413.
     pub body_bytes: u64,
     /// Between two reads of a request body; then 408.
     pub body_gap: Duration,
     /// For one write to a client that does not read.
     pub client_write: Duration,
-    /// For one connection to an instance.
+    /// Bytes a second that a client sends of a body, or reads of an answer, at least, while it is waited for; then 408, or
+    /// the end. Upgraded connections and event streams are exempt.
+    pub client_rate: u64,
+    /// Over how long that rate is taken.
+    pub client_window: Duration,
+    /// How long a client that sends nothing more, and may have left, is still worked for.
+    pub half_closed: Duration,
+    /// For a connection to an instance.
     pub connect: Duration,
+    /// After so much of it the cell is looked at again, and the connection is tried anew: the instance may be gone for good.
+    pub connect_look: Duration,
     /// For connecting over all tries, a wait for a newer cell included; then 502.
     pub connect_total: Duration,
     /// For one write to an instance.
@@ -129,10 +153,16 @@ impl Default for Limits {
             keep_alive: seconds(75),
             head_bytes: 64 << 10,
             target_bytes: 16 << 10,
+            streams: 100,
+            stream_window: 64 << 10,
             body_bytes: 500 << 20,
             body_gap: seconds(60),
             client_write: seconds(60),
+            client_rate: 256,
+            client_window: seconds(10),
+            half_closed: seconds(10),
             connect: seconds(5),
+            connect_look: seconds(1),
             connect_total: seconds(15),
             send: seconds(10),
             response_gap: seconds(30),

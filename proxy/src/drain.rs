@@ -110,8 +110,8 @@ fn turn<'a>(
             Ok(phase) => phase.ending(),
             Err(_) => None,
         };
-        // A proxy that is gone without a word has no window.
-        let Some((since, drain)) = ending else { return };
+        // A proxy that is dropped says so, too.
+        let Some((since, drain)) = ending else { return std::future::pending().await };
         let (from, to) = window(&drain);
         sleep_until(since + from + part(to.saturating_sub(from), dice.roll())).await;
     }

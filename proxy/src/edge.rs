@@ -10,6 +10,7 @@ use crate::dice::Dice;
 use crate::drain::Phase;
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::quiet::Quiet;
 
 /// One worker's view of the proxy: all of it shared, but for the dice.
 pub(crate) struct Edge {
@@ -18,6 +19,8 @@ pub(crate) struct Edge {
     pub(crate) signals: Arc<Signals>,
     pub(crate) access: AccessLog,
     pub(crate) dice: Dice,
+    /// What is logged of no environment.
+    pub(crate) quiet: Arc<Quiet>,
     /// Whether the first table was applied.
     pub(crate) ready: watch::Receiver<bool>,
     /// Whether the proxy is ending: a connection's next answer is its last.

@@ -3,8 +3,8 @@
 //! The front makes it, and hands it to the lane with the connection; so what was decided travels with the request, and is
 //! not decided again. Its drop frees its place in flight and queues its record, whichever way the request ended.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(crate) struct Exchange {
     pub(crate) reader: Reader,
     pub(crate) kind: Kind,
     pub(crate) form: Form,
+    /// What the client speaks.
+    pub(crate) version: Version,
     pub(crate) target: String,
     pub(crate) began: Instant,
     /// Where the request goes; none where it is answered here.
@@ -39,6 +41,21 @@ pub(crate) struct Exchange {
     pub(crate) patience: (Instant, Reason),
     pub(crate) refused: Option<Reason>,
     pub(crate) record: Record,
+}
+
+/// An exchange on its way to the lane with the head of its stream: HTTP/2 streams have no other place for it.
+#[derive(Clone)]
+pub(crate) struct Carried(Arc<Mutex<Option<Box<Exchange>>>>);
+
+impl Carried {
+    pub(crate) fn new(exchange: Box<Exchange>) -> Self {
+        Self(Arc::new(Mutex::new(Some(exchange))))
+    }
+
+    /// The exchange, once.
+    pub(crate) fn take(&self) -> Option<Box<Exchange>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// How far the lane is in connecting.
@@ -64,11 +81,7 @@ impl Exchange {
             method: text(|head| head.method.to_string()),
             host: text(|head| head.host.clone()),
             path: text(|head| head.path().to_owned()),
-            protocol: match head.map(|head| head.version) {
-                Some(Version::Http10) => "HTTP/1.0",
-                Some(Version::Http11) => "HTTP/1.1",
-                None => "",
-            },
+            protocol: head.map_or("", |head| head.version.as_str()),
             tls: facts.scheme == Scheme::Https,
             client: facts.client.ip().to_canonical().to_string(),
             status: 0,
@@ -92,6 +105,7 @@ impl Exchange {
             reader: head.map_or(Reader::Program, |head| head.reader),
             kind: head.map_or(Kind::Plain, |head| head.kind),
             form: head.map_or(Form::Origin, |head| head.form),
+            version: head.map_or(Version::Http11, |head| head.version),
             target: text(|head| head.target.clone()),
             began: Instant::now(),
             cell: None,

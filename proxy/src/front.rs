@@ -4,11 +4,15 @@ pub(crate) mod conn;
 pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
+mod http2;
 pub(crate) mod inherit;
 pub(crate) mod listen;
+pub(crate) mod pace;
 pub(crate) mod tls;
 
+use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
+use crate::config::Http2;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, decide};
@@ -30,7 +35,7 @@ use crate::lane::pingora::Lane;
 use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport, Wire};
 use gate::Gate;
-use head::{Head, Kind};
+use head::{Head, Kind, Version};
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -39,19 +44,21 @@ pub(crate) struct Worker {
 }
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(worker: &Worker, transport: Transport, facts: Facts) {
+pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, facts: Facts, http2: Http2) {
     let limits = &worker.edge.limits;
-    let mut conn = Box::new(Conn::new(transport, limits.ahead_bytes));
+    let agreed = transport.agreed_on_http2();
+    let mut conn = Box::new(Conn::new(transport, limits));
+    if agreed {
+        return http2::serve(worker, conn, facts).await;
+    }
     let (mut idle, mut before) = (limits.head, Before::Nothing);
     loop {
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
         let next = match gate::next(&mut conn, limits, Instant::now() + idle, over).await {
             Gate::Over => return,
-            Gate::Refused(reason) => {
-                let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
-                refuse(&mut conn, None, &mut exchange, reason).await;
-                Next::Close(conn)
-            }
+            Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, facts).await,
+            Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
+            Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
             Gate::Head(head) => request(worker, conn, &head, facts).await,
         };
         conn = match next {
@@ -70,37 +77,47 @@ enum Next {
     Gone,
 }
 
+/// Answers what is no request.
+async fn refuse_bytes(worker: &Worker, mut conn: Box<Conn>, facts: Facts, reason: Reason) -> Next {
+    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+    refuse(&mut conn, None, &mut exchange, reason).await;
+    Next::Close(conn)
+}
+
 async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, facts: Facts) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    let reason = match decide(head, edge.limits.body_bytes, |host| edge.live.routes.get(host)) {
-        Decision::Answer(reason) => reason,
-        Decision::Route(cell) => {
-            exchange.cell = Some(Arc::clone(&cell));
-            let connect = exchange.began + edge.limits.connect_total;
-            let patience = Patience { wake: exchange.patience, connect };
-            let admitted = {
-                let left = pin!(conn.departed(head.bytes));
-                admit(edge, &cell, &exchange.tried, patience, left).await
-            };
-            match admitted {
-                Ok(admitted) => {
-                    exchange.board(admitted);
-                    return carry(worker, conn, head, exchange).await;
-                }
-                Err(NotAdmitted::Refused(reason)) => reason,
-                Err(NotAdmitted::Left) => {
-                    exchange.record.ended_by = EndedBy::Client;
-                    exchange.held = Some(exchange.began.elapsed());
-                    return Next::Gone;
-                }
-            }
-        }
-    };
-    match refuse(&mut conn, Some(head), &mut exchange, reason).await {
-        After::Keep => Next::Keep(conn),
-        After::Close => Next::Close(conn),
+    match prepare(edge, head, &mut exchange, conn.departed(head.bytes)).await {
+        Ok(()) => carry(worker, conn, head, exchange).await,
+        Err(NotAdmitted::Left) => Next::Gone,
+        Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
+            After::Keep => Next::Keep(conn),
+            After::Close => Next::Close(conn),
+        },
     }
+}
+
+/// Decides what becomes of a request, and gets it an endpoint; `left` resolves when its client is gone.
+async fn prepare(
+    edge: &Edge,
+    head: &Head,
+    exchange: &mut Exchange,
+    left: impl Future<Output = ()> + Send,
+) -> Result<(), NotAdmitted> {
+    let cell = match decide(head, edge.limits.body_bytes, |host| edge.live.routes.get(host)) {
+        Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+        Decision::Route(cell) => cell,
+    };
+    exchange.cell = Some(Arc::clone(&cell));
+    let connect = exchange.began + edge.limits.connect_total;
+    let patience = Patience { wake: exchange.patience, connect };
+    let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
+    if matches!(admitted, Err(NotAdmitted::Left)) {
+        exchange.record.ended_by = EndedBy::Client;
+        exchange.held = Some(exchange.began.elapsed());
+    }
+    exchange.board(admitted?);
+    Ok(())
 }
 
 async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, reason: Reason) -> After {
@@ -121,6 +138,8 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     session.set_total_drain_timeout(Some(limits.linger));
     // An answer before the body's end (a 100 is one to Pingora) does not end the connection: the fence knows what is unread.
     session.set_close_on_response_before_downstream_finish(false);
+    // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
+    session.set_ignore_info_resp(head.version == Version::Http10);
     session.set_connection_user_context(Some(exchange));
     // Cancel-safe where it is cancelled: whatever an upgraded connection carries ends with it.
     let carried = tokio::select! {
@@ -133,6 +152,10 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
             Ok(conn) => Next::Close(conn),
             Err(_) => Next::Gone,
         },
+        None if wire.cut.load(Ordering::Relaxed) => {
+            wire.reset();
+            Next::Gone
+        }
         None => {
             linger(wire.take_back(), worker).await;
             Next::Gone

@@ -9,9 +9,15 @@
 //! A routed request is *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint. If the environment
 //! sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment is wanted.
 //! Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries all that was
-//! decided; the fence shows Pingora this one message and nothing of the next. Fields are rewritten (`decide::headers`), the
+//! decided; the fence shows Pingora this one message and nothing of the next, while the client keeps up a least pace
+//! (`front::pace`). Fields are rewritten (`decide::headers`), the
 //! endpoint becomes a peer whose pool key holds environment and epoch (`origin`), bodies stream both ways. An endpoint that
-//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent.
+//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent. An answer whose
+//! end could be found in two ways is refused (`decide::response`).
+//!
+//! Who chose HTTP/2 (by ALPN, or by its preface where the listener allows that) is served by `front::http2`: one task drives
+//! the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels with
+//! its head.
 //!
 //! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.
@@ -31,13 +37,16 @@ mod drain;
 mod edge;
 mod exchange;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lane;
 mod life;
 mod live;
 mod origin;
+mod quiet;
 mod wake;
 
-pub use config::{Config, Limits, Listener, Protocol};
+pub use config::{Config, Http2, Limits, Listener, Protocol};
 pub use front::inherit::{ListeningSocket, NotListening, Sockets};
 pub use front::tls::{KeyPair, KeyPairError};
 pub use life::{Proxy, StartError};

@@ -17,8 +17,9 @@ pub(crate) fn peer(flight: &Flight, kind: Kind, limits: &Limits) -> Box<HttpPeer
     (&flight.cell.id, flight.offer.epoch(), &endpoint.instance).hash(&mut key);
     peer.group_key = key.finish();
     let options = &mut peer.options;
-    options.connection_timeout = Some(limits.connect);
-    options.total_connection_timeout = Some(limits.connect);
+    let connect = limits.connect.min(limits.connect_look);
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
     options.write_timeout = Some(limits.send);
     options.read_timeout = Some(match kind {
         Kind::Plain => limits.response_gap,

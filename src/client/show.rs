@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub(super) use crate::plain::plain;
+
 /// Who waits longer than this gets to see that something is going on.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SPINNER_STEP: Duration = Duration::from_millis(100);
@@ -33,11 +35,6 @@ fn render<const N: usize>(mut table: Table, rows: impl Iterator<Item = [String; 
         column.set_padding((0, 2));
     }
     table.trim_fmt() + "\n"
-}
-
-/// A text that cannot do anything to a terminal: what came from elsewhere has no control characters here.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() && letter != '\n' { ' ' } else { letter }).collect()
 }
 
 /// A line for people. That nobody listens changes nothing.
@@ -137,11 +134,6 @@ mod tests {
     fn limits_read_as_the_command_line_takes_them() {
         assert_eq!([size(512 << 20), size(2 << 30), size(1000)], ["512m", "2g", "1000 bytes"]);
         assert_eq!([2000, 500, 1125, 0, 10_000].map(thousandths), ["2", "0.5", "1.125", "0", "10"]);
-    }
-
-    #[test]
-    fn what_comes_from_elsewhere_cannot_move_the_cursor() {
-        assert_eq!(plain("a\x1b[2Jb\rc\u{9b}d"), "a [2Jb c d");
     }
 
     #[test]

@@ -69,6 +69,9 @@ fn details(environment: &Environment, now: u64) -> String {
     let mut text = String::new();
     if let Some(reason) = &environment.reason {
         text += &format!("\n{}: {}\n", environment.name, show::plain(reason));
+        for line in environment.serving.iter().flat_map(|serving| &serving.last_lines) {
+            text += &format!("  | {}\n", show::plain(line));
+        }
     }
     if let Some(latest) = environment.latest.as_ref().filter(|latest| latest.state == "failed") {
         let reason = latest.reason.as_deref().unwrap_or("no reason is known");

@@ -8,6 +8,6 @@ mod walk;
 
 /// How often: as a variable says, for the long form, or as usual.
 #[expect(clippy::disallowed_methods, reason = "how long a test takes is not the program's configuration")]
-fn times(variable: &str, usual: u32) -> u32 {
+pub(crate) fn times(variable: &str, usual: u32) -> u32 {
     std::env::var(variable).ok().map_or(usual, |text| text.parse().expect("a number"))
 }

@@ -2,6 +2,7 @@
 
 use dormouse_control::engine::fake::{Availability, Fault, Operation};
 use dormouse_link::InstanceId;
+use tokio::time::{Duration, Instant};
 
 use crate::source::Source;
 use crate::world::World;
@@ -221,4 +222,94 @@ async fn a_start_without_an_engine_fails_soon_and_is_not_its_applications_failur
     fake(&world).restart();
     let told = world.wake("shop", "test").await;
     assert!(!told.ok && told.text.contains("the engine is away"), "{told:?}");
+}
+
+/// What waits is served again within this time of the engine's return.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Asks Test to sleep, and returns as soon as it closes.
+async fn closes(world: &World) {
+    let asked = world.put_to_sleep("shop", "test");
+    tokio::select! {
+        end = asked => panic!("{end:?}"),
+        _ = world.until("shop", "test", "closing") => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_closes_without_the_engine_and_still_runs_opens_at_once_for_who_comes() {
+    let world = World::fake().await;
+    world.create("shop").await;
+    world.pushed("shop", &Source::says("the version").answers_after(6000)).await;
+    let (visitor, other) = (world.visitor(), world.visitor());
+    let early = async { visitor.get("shop-test.localhost", "/").await.expect("an answer").status };
+    let late = async {
+        until_in_flight(&world).await;
+        closes(&world).await;
+        fake(&world).set_available(Availability::Down);
+        let begun = Instant::now();
+        let answer = other.get("shop-test.localhost", "/").await.expect("an answer");
+        // It is not left to wait for as long as an engine's absence is borne with.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        answer.status
+    };
+    assert_eq!(tokio::join!(early, late), (200, 200));
+    fake(&world).set_available(Availability::Up);
+    assert_eq!(world.environment("shop", "test").await["state"], "ready");
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+}
+
+/// Waits until a request runs on Test: then it was seen just now.
+async fn until_in_flight(world: &World) {
+    let before = world.environment("shop", "test").await["last_active_at"].as_i64();
+    let deadline = Instant::now() + crate::world::SOON;
+    while world.environment("shop", "test").await["last_active_at"].as_i64() == before {
+        assert!(Instant::now() < deadline, "nobody was seen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_told_to_stop_without_the_engine_is_not_offered_and_wakes_when_it_is_back() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    let before = fake(&world).calls(Operation::Stop);
+    fake(&world).fail_next(Operation::Stop, Fault::AnswerLost);
+    let asked = world.put_to_sleep("shop", "test");
+    let told = async {
+        while fake(&world).calls(Operation::Stop) == before {
+            tokio::task::yield_now().await;
+        }
+        // It does stop, but nobody hears that it has.
+        fake(&world).set_available(Availability::Down);
+    };
+    tokio::select! {
+        end = asked => panic!("{end:?}"),
+        () = told => {}
+    }
+    assert_eq!(world.environment("shop", "test").await["state"], "closing");
+    a_wake_fails(&world).await;
+    fake(&world).set_available(Availability::Up);
+    let back = Instant::now();
+    world.until_served("shop-test.localhost").await;
+    assert!(back.elapsed() < RECOVERS_WITHIN, "{:?}", back.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_wake_in_which_the_engine_goes_away_is_told_and_served_when_it_is_back() {
+    /// Long enough for the engine to go away meanwhile.
+    const BOOT: u64 = 3000;
+    let world = World::fake().await;
+    world.create("shop").await;
+    world.pushed("shop", &Source::says("the version").boots(BOOT)).await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    let goes = async {
+        world.until("shop", "test", "waking").await;
+        fake(&world).set_available(Availability::Down);
+    };
+    tokio::join!(a_wake_fails(&world), goes);
+    fake(&world).set_available(Availability::Up);
+    let back = Instant::now();
+    world.until_served("shop-test.localhost").await;
+    assert!(back.elapsed() < RECOVERS_WITHIN + Duration::from_millis(BOOT), "{:?}", back.elapsed());
 }

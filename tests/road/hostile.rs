@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use dormouse_control::git::Limits;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -117,20 +118,64 @@ async fn c02_names_that_begin_with_a_dash_are_names() {
     unharmed(&world).await;
 }
 
-/// So many refs in one push. Each is on disk before the push is answered, which takes 2 ms or more.
-const REFS: usize = 2_000;
+/// Makes so many branches of the newest commit.
+async fn branches(folder: &Path, count: usize) {
+    let head = raw(folder, &["rev-parse", "HEAD"], "").await;
+    let refs: String = (0..count).map(|number| format!("create refs/heads/b{number} {head}\n")).collect();
+    raw(folder, &["update-ref", "--stdin"], &refs).await;
+}
+
+const ALL_BRANCHES: &str = "refs/heads/b*:refs/heads/b*";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c04_thousands_of_refs_are_carried_and_harm_nobody() {
+async fn c03_as_many_refs_as_allowed_are_carried_and_one_more_is_refused() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    let most = Limits::default().push_max_refs;
+    let work = folder(&Source::says("never seen")).await;
+    commit(work.path()).await;
+    branches(work.path(), most + 1).await;
+    let remote = world.remote("shop");
+    let pushed = git(work.path(), &["push", "--quiet", &remote, ALL_BRANCHES]).await;
+    assert!(!pushed.ok && pushed.said.contains("more than 1000 branches and tags"), "{}", start(&pushed));
+    assert_eq!(raw(work.path(), &["ls-remote", &remote, "refs/heads/b*"], "").await, "", "not one of them is there");
+    git(work.path(), &["branch", "-D", "b0"]).await;
+    let pushed = git(work.path(), &["push", "--quiet", &remote, ALL_BRANCHES]).await;
+    assert!(pushed.ok, "{}", start(&pushed));
+    unharmed(&world).await;
+}
+
+fn start(push: &Push) -> String {
+    push.said.lines().take(5).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c03_a_pack_bomb_is_refused_and_nothing_of_it_is_there() {
+    let limits = Limits { object_max_bytes: 8 << 20, ..Limits::default() };
+    let world = World::with_limits(limits).await;
+    world.deployed("shop", "the version").await;
+    let before = world.environment("shop", "test").await;
+    let work = folder(&Source::says("never seen")).await;
+    // Some nine kilobytes on the way.
+    std::fs::write(work.path().join("zeros"), vec![0; 9 << 20]).expect("a file");
+    commit(work.path()).await;
+    let pushed = push(&world, work.path()).await;
+    assert!(!pushed.ok && pushed.said.contains("Refused: this push has a file larger than 8 MiB"), "{}", pushed.said);
+    assert_eq!(world.environment("shop", "test").await["latest"], before["latest"]);
+    unharmed(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c03_a_commit_with_folders_without_end_fails_its_deployment_and_harms_nobody() {
     let world = World::fake().await;
     world.deployed("shop", "the version").await;
     let work = folder(&Source::says("never seen")).await;
+    let deep = work.path().join("d/".repeat(150));
+    std::fs::create_dir_all(&deep).expect("folders");
+    std::fs::write(deep.join("file"), "").expect("a file");
     commit(work.path()).await;
-    let head = raw(work.path(), &["rev-parse", "HEAD"], "").await;
-    let refs: String = (0..REFS).map(|number| format!("create refs/heads/b{number} {head}\n")).collect();
-    raw(work.path(), &["update-ref", "--stdin"], &refs).await;
-    let pushed = git(work.path(), &["push", "--quiet", &world.remote("shop"), "refs/heads/b*:refs/heads/b*"]).await;
-    assert!(pushed.ok, "{}", pushed.said.lines().take(5).collect::<String>());
+    let pushed = push(&world, work.path()).await;
+    assert!(pushed.said.contains("FAILED") && pushed.said.contains("folders more than 100 deep"), "{}", pushed.said);
     unharmed(&world).await;
 }
 

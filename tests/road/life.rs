@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use crate::narrow::Narrow;
 use crate::program::Program;
 use crate::world::SOON;
 
@@ -21,15 +22,28 @@ pub(crate) enum Life {
     Program(Program),
 }
 
+/// How many addresses instances have.
+#[derive(Clone, Copy)]
+pub(crate) enum Room {
+    /// As many as the engine's network has.
+    Ample,
+    /// So few that they are used again soon.
+    Narrow,
+}
+
 impl Life {
     /// In this process: on the scripted engine, or on Docker.
-    pub(crate) fn here(config: &UpConfig, fake: Option<&Fake>) -> (Self, Arc<dyn Engine>) {
+    pub(crate) fn here(config: &UpConfig, fake: Option<&Fake>, room: Room) -> (Self, Arc<dyn Engine>) {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let slot: OnceLock<Arc<dyn Engine>> = OnceLock::new();
         let connect = async |installation: String| {
             let engine: Arc<dyn Engine> = match fake {
                 Some(fake) => Arc::new(fake.clone()),
                 None => Arc::new(Docker::connect(config.engine.as_deref(), &installation).await?),
+            };
+            let engine = match room {
+                Room::Ample => engine,
+                Room::Narrow => Arc::new(Narrow(engine)),
             };
             Ok(slot.get_or_init(|| engine).clone())
         };

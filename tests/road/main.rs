@@ -3,18 +3,28 @@
 //! Each promise is kept on the scripted engine and on real Docker by the very same scenario; what only one of them can
 //! show (a fault at a chosen moment, a killed process) is told by its module.
 
+mod addresses;
+mod bad_input;
 mod crash;
+mod deaf;
 mod deploy;
+mod descriptors;
 mod engine_failures;
 mod faults;
+mod folder;
+mod full_disk;
+mod gone_wrong;
 mod hostile;
 mod http;
 mod isolation;
 mod life;
+mod logs;
+mod narrow;
 mod private_engine;
 mod program;
 mod refusals;
 mod restart;
+mod sandbox;
 mod source;
 mod wake;
 mod world;

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dormouse_control::engine::Engine;
@@ -20,9 +21,10 @@ const WITHIN: Duration = Duration::from_secs(60);
 pub(crate) struct Program {
     child: Child,
     ready: String,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
-fn up(data: &Path, more: &[&str]) -> Command {
+pub(crate) fn up(data: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
     command.args(["up", "--data"]).arg(data);
     for listener in ["--http", "--https", "--api", "--admin"] {
@@ -55,14 +57,29 @@ impl Program {
         }
         // Read on, so that it never waits for a full pipe.
         let stderr = child.stderr.take().expect("a pipe");
-        std::thread::spawn(move || BufReader::new(stderr).lines().for_each(drop));
-        Self { child, ready }
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&said);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lock().expect("no test panics with it").push(line);
+            }
+        });
+        Self { child, ready, said }
     }
 
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
         let words = self.ready.split_whitespace().filter_map(|word| word.split_once('='));
         let found = words.filter(|(found, _)| *found == name).map(|(_, address)| address).next();
         found.expect("it is in the line").parse().expect("an address")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to its log so far.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.said.lock().expect("no test panics with it").clone()
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -97,7 +114,7 @@ fn dormouse(data: &Path, words: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn fails(command: &mut Command, code: i32, words: &[&str]) {
+pub(crate) fn fails(command: &mut Command, code: i32, words: &[&str]) {
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
@@ -107,8 +124,13 @@ fn fails(command: &mut Command, code: i32, words: &[&str]) {
     }
 }
 
+/// Started on this folder, it ends with the code and these words.
+pub(crate) fn fails_on(data: &Path, more: &[&str], code: i32, words: &[&str]) {
+    fails(&mut up(data, more), code, words);
+}
+
 /// Removes what a program made on Docker, by the id that its store has.
-struct Traces<'a>(&'a Path);
+pub(crate) struct Traces<'a>(pub(crate) &'a Path);
 
 impl Traces<'_> {
     fn engine(&self) -> (tokio::runtime::Runtime, Docker) {
@@ -196,6 +218,24 @@ mod docker {
     }
 
     #[test]
+    fn c21_a_start_on_a_used_folder_whose_disk_is_full_is_told_and_with_room_it_starts() {
+        let Some(disk) = crate::full_disk::Disk::new() else { return };
+        let data = disk.path().join("data");
+        let start_and_stop = || {
+            let mut program = Program::start(&data, &[]);
+            program.signal("-TERM");
+            assert!(program.ended().success());
+        };
+        start_and_stop();
+        let traces = Traces(&data);
+        disk.fill();
+        fails(&mut up(&data, &[]), 73, &["the disk that holds", "is full", "free some space"]);
+        disk.free();
+        start_and_stop();
+        drop(traces);
+    }
+
+    #[test]
     fn a_secret_that_others_can_read_is_not_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("ca.key");
@@ -207,7 +247,7 @@ mod docker {
     }
 }
 
-fn wait_for(mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + WITHIN;
     while !condition() {
         assert!(Instant::now() < deadline, "it did not come about");

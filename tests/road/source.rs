@@ -36,6 +36,11 @@ impl Source {
         Self::says("never seen").with(&format!("HEALTH_STATUS={status}"), &[&format!("status {status}")])
     }
 
+    /// One that writes this at its start on the scripted engine.
+    pub(crate) fn logs(self, line: &str) -> Self {
+        self.with("", &[&format!("log {line}")])
+    }
+
     /// One that takes this time to listen.
     pub(crate) fn boots(self, ms: u64) -> Self {
         self.with(&format!("START_DELAY_MS={ms}"), &[&format!("boot {ms}ms")])
@@ -51,10 +56,40 @@ impl Source {
         self.with("", &[&format!("slow-build {ms}ms")])
     }
 
-    /// One whose answers take this time on the scripted engine.
-    #[cfg(feature = "crash-points")]
+    /// One whose answers take this time.
     pub(crate) fn answers_after(self, ms: u64) -> Self {
-        self.with("", &[&format!("answer-after {ms}ms")])
+        self.with(&format!("ANSWER_AFTER_MS={ms}"), &[&format!("answer-after {ms}ms")])
+    }
+
+    /// One that ends with its first answer.
+    pub(crate) fn exits_when_it_answers() -> Self {
+        Self::says("never seen").with("EXIT_AFTER_ANSWER_MS=0", &["exit-after-ready", "error it has seen enough"])
+    }
+
+    /// One whose build does not end.
+    pub(crate) fn builds_for_ever() -> Self {
+        Self::says("never seen").builds_in(600_000).runs(&["/hello"])
+    }
+
+    /// One whose build writes so many MiB, and fails.
+    pub(crate) fn floods_its_build(mb: u32) -> Self {
+        let flood = format!("build-log {}", mb * 1024);
+        let mut source =
+            Self::says("never seen").with("", &[&flood, "fail-build COPY failed: no such file as nothing"]);
+        source = source.runs(&["/hello", "chatter", &mb.to_string()]);
+        source.dockerfile = source.dockerfile.map(|text| text + "COPY nothing /nothing\n");
+        source
+    }
+
+    /// One whose build runs this command.
+    pub(crate) fn runs(mut self, command: &[&str]) -> Self {
+        self.dockerfile = self.dockerfile.map(|text| format!("{text}RUN {command:?}\n"));
+        self
+    }
+
+    /// One that drops the requests that run when it is told to stop.
+    pub(crate) fn drops(self) -> Self {
+        self.with("DROP_AT_SIGTERM=1", &["drop-at-stop"])
     }
 
     /// One whose build fails.

@@ -1,10 +1,9 @@
 //! Sleep and wake: idle Test is stopped, and woken once by however many come.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::on_both_engines;
 use crate::source::Source;
@@ -19,8 +18,12 @@ on_both_engines!(
     p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes,
 );
 
-/// Sleeps that are asked for while visitors come.
-const SLEEPS: usize = 10;
+/// Sleeps that are asked for while a request runs or comes.
+const ROUNDS_FAKE: u32 = 60;
+const ROUNDS_DOCKER: u32 = 12;
+
+/// How long such a request runs, in milliseconds.
+const RUNS: u64 = 80;
 
 /// Requests at one time.
 const REQUESTS: usize = 100;
@@ -102,34 +105,104 @@ async fn a_woken_application_can_sleep_and_wake_again_and_again(world: World) {
     }
 }
 
+/// A request that is lost is one that runs when its container is stopped: so this application drops what runs then. One
+/// round has a request in flight when the sleep is asked for, the next two send one at another moment of the closing.
 async fn p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes(world: World) {
-    world.deployed("shop", "the version").await;
+    world.create("shop").await;
+    world.pushed("shop", &Source::says("the version").answers_after(RUNS).drops()).await;
+    let path = format!("/slow?ms={RUNS}");
+    let rounds = if world.fake.is_some() { ROUNDS_FAKE } else { ROUNDS_DOCKER };
     let before = starts(&world).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut visitors = tokio::task::JoinSet::new();
-    for number in 0..4_u64 {
-        let visitor = if number % 2 == 0 { world.visitor() } else { world.fleeting_visitor() };
-        let done = done.clone();
-        visitors.spawn(async move {
-            let mut statuses = Vec::new();
-            while !done.load(Ordering::SeqCst) {
-                let body = vec![b'x'; 100];
-                statuses.push(visitor.post("shop-test.localhost", "/count", body).await.map(|answer| answer.status));
-                // Pauses of different lengths, long enough to fall asleep in.
-                tokio::time::sleep(Duration::from_millis(400 + 170 * number)).await;
-            }
-            statuses
-        });
-    }
+    let (kept, fleeting) = (world.visitor(), world.fleeting_visitor());
+    // How long a sleep takes that nothing holds up, so that the moments lie in it on a slow machine, too.
+    let mut closing = Duration::from_millis(30);
     let mut slept = 0;
-    for _ in 0..SLEEPS {
-        world.until("shop", "test", "ready").await;
-        slept += usize::from(world.put_to_sleep("shop", "test").await.ok);
-    }
-    done.store(true, Ordering::SeqCst);
-    for status in visitors.join_all().await.into_iter().flatten() {
-        assert_eq!(status.expect("an answer"), 200);
+    for round in 0..rounds {
+        let visitor = if round % 4 < 2 { &kept } else { &fleeting };
+        assert_eq!(visitor.get("shop-test.localhost", "/health").await.expect("an answer").status, 200);
+        let send = async |after: Duration| {
+            tokio::time::sleep(after).await;
+            visitor.post("shop-test.localhost", &path, vec![b'x'; 100]).await
+        };
+        let sleep = async |after: Duration| {
+            tokio::time::sleep(after).await;
+            let began = Instant::now();
+            (world.put_to_sleep("shop", "test").await.ok, began.elapsed())
+        };
+        let runs = Duration::from_millis(RUNS);
+        let (answer, ok) = if round % 3 == 0 {
+            let (answer, (ok, _)) = tokio::join!(send(Duration::ZERO), sleep(runs / 3));
+            (answer, ok)
+        } else {
+            // From a while before to its end, in steps that do not divide the whole: no moment comes twice.
+            let moment = closing.mul_f64(f64::from(round) * 0.754 % 2.0);
+            let (answer, (ok, took)) = tokio::join!(send(moment), sleep(closing));
+            if ok {
+                closing = took.min(runs * 2);
+            }
+            (answer, ok)
+        };
+        let answer = answer.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
+        assert_eq!(answer.status, 200, "round {round}: {}", answer.body);
+        slept += u32::from(ok);
     }
     assert!(slept > 0, "it slept now and then");
     assert!(starts(&world).await > before, "and was woken");
+}
+
+mod soak {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::crash::times;
+
+    /// Sleeps in a row, a visitor after each: several worlds at one time, and programs that are started beside them, which for
+    /// a moment have copies of all that this process has open.
+    #[test]
+    fn a_request_after_a_sleep_is_always_answered() {
+        const LANES: u32 = 6;
+        let rounds = times("DORMOUSE_SLEEPS", 600);
+        let left = AtomicU32::new(LANES);
+        std::thread::scope(|lanes| {
+            for _ in 0..LANES {
+                lanes.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+                    let _left = Left(&left);
+                    runtime.expect("a runtime").block_on(sleeps(rounds / LANES));
+                });
+            }
+            lanes.spawn(|| {
+                while left.load(Ordering::SeqCst) > 0 {
+                    assert!(std::process::Command::new("true").status().expect("it runs").success());
+                }
+            });
+        });
+    }
+
+    /// Counts a lane until it ends, however.
+    struct Left<'c>(&'c AtomicU32);
+
+    impl Drop for Left<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    async fn sleeps(rounds: u32) {
+        let world = World::fake().await;
+        world.deployed("shop", "the version").await;
+        for round in 0..rounds {
+            if round % 5 == 0 {
+                assert!(world.deploy("shop", "test").await.ok);
+            }
+            let began = Instant::now();
+            let end = world.put_to_sleep("shop", "test").await;
+            assert!(end.ok, "round {round}: {}", end.text);
+            let slept = began.elapsed();
+            let woken = world.get("shop-test.localhost").await;
+            let row = world.environment("shop", "test").await;
+            let took = began.elapsed();
+            assert_eq!(woken.status, 200, "round {round}, {slept:?}, {took:?}: {} {row}", woken.body);
+        }
+    }
 }

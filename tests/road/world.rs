@@ -13,12 +13,13 @@ use dormouse_control::crash::Crash;
 use dormouse_control::engine::Engine;
 use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::fake::Fake;
+use dormouse_control::git::Limits;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::http::{Answer, Visitor};
-use crate::life::Life;
+use crate::life::{Life, Room};
 use crate::source::Source;
 
 /// What is waited for happens within this time, or has failed.
@@ -40,7 +41,7 @@ pub(crate) struct World {
 /// As what it lives, again and again.
 #[derive(Clone, Copy)]
 enum Kind {
-    Here,
+    Here(Room),
     Program,
 }
 
@@ -61,17 +62,45 @@ pub(crate) struct End {
 
 impl World {
     pub(crate) async fn fake() -> Self {
-        Self::new(Some(Fake::new()), Crash::default()).await
+        Self::new(Some(Fake::new()), Crash::default(), Room::Ample).await
+    }
+
+    /// On the scripted engine, with few addresses.
+    pub(crate) async fn narrow_fake() -> Self {
+        Self::new(Some(Fake::new()), Crash::default(), Room::Narrow).await
+    }
+
+    /// On real Docker, with few addresses.
+    pub(crate) async fn narrow_docker() -> Self {
+        Self::new(None, Crash::default(), Room::Narrow).await
+    }
+
+    /// On the scripted engine, with other limits for pushes.
+    pub(crate) async fn with_limits(pushes: Limits) -> Self {
+        let (data, mut config) = empty();
+        config.pushes = pushes;
+        let fake = Fake::new();
+        let (life, engine) = Life::here(&config, Some(&fake), Room::Ample);
+        Self::living(life, engine, Some(fake), Kind::Here(Room::Ample), (data, config))
+    }
+
+    /// On the scripted engine, with its data in a folder that is there.
+    pub(crate) async fn fake_in(folder: &Path) -> Self {
+        let (data, mut config) = empty();
+        config.data = folder.join("data");
+        let fake = Fake::new();
+        let (life, engine) = Life::here(&config, Some(&fake), Room::Ample);
+        Self::living(life, engine, Some(fake), Kind::Here(Room::Ample), (data, config))
     }
 
     /// On the scripted engine, with a crash in its first life.
     #[cfg(feature = "crash-points")]
     pub(crate) async fn crashing(crash: Crash) -> Self {
-        Self::new(Some(Fake::new()), crash).await
+        Self::new(Some(Fake::new()), crash, Room::Ample).await
     }
 
     pub(crate) async fn docker() -> Self {
-        Self::new(None, Crash::default()).await
+        Self::new(None, Crash::default(), Room::Ample).await
     }
 
     /// The program itself, on Docker.
@@ -93,36 +122,51 @@ impl World {
     pub(crate) async fn docker_at(address: &str) -> Self {
         let (data, mut config) = empty();
         config.engine = Some(address.to_owned());
-        let (life, engine) = Life::here(&config, None);
-        Self::living(life, engine, None, (data, config))
+        let (life, engine) = Life::here(&config, None, Room::Ample);
+        Self::living(life, engine, None, Kind::Here(Room::Ample), (data, config))
+    }
+
+    /// On the same kind of engine, empty and configured differently.
+    pub(crate) async fn but(self, change: impl FnOnce(&mut UpConfig)) -> Self {
+        let fake = self.fake.as_ref().map(|_| Fake::new());
+        drop(self);
+        let (data, mut config) = empty();
+        change(&mut config);
+        let (life, engine) = Life::here(&config, fake.as_ref(), Room::Ample);
+        Self::living(life, engine, fake, Kind::Here(Room::Ample), (data, config))
     }
 
     async fn of_program(life: Life, (data, config): (tempfile::TempDir, UpConfig)) -> Self {
         let store = dormouse_control::open_store(&config.data).await.expect("its store");
         let engine = Docker::connect(None, store.installation()).await.expect("Docker");
         store.close().await;
-        Self::living(life, Arc::new(engine), None, (data, config))
+        Self::living(life, Arc::new(engine), None, Kind::Program, (data, config))
     }
 
-    async fn new(fake: Option<Fake>, crash: Crash) -> Self {
+    async fn new(fake: Option<Fake>, crash: Crash, room: Room) -> Self {
         let (data, mut config) = empty();
         config.crash = crash;
-        let (life, engine) = Life::here(&config, fake.as_ref());
+        let (life, engine) = Life::here(&config, fake.as_ref(), room);
         config.crash = Crash::default();
-        Self::living(life, engine, fake, (data, config))
+        Self::living(life, engine, fake, Kind::Here(room), (data, config))
     }
 
     fn living(
         life: Life,
         engine: Arc<dyn Engine>,
         fake: Option<Fake>,
+        kind: Kind,
         (data, config): (tempfile::TempDir, UpConfig),
     ) -> Self {
         let token = std::fs::read_to_string(config.data.join("admin.token")).expect("a token").trim().to_owned();
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let sources = tempfile::tempdir().expect("a folder");
-        let kind = if matches!(life, Life::Program(_)) { Kind::Program } else { Kind::Here };
         Self { life: Some(life), kind, config, engine, fake, token, client, sources, _data: data }
+    }
+
+    /// Where the API is, and the token for it.
+    pub(crate) fn door(&self) -> (std::net::SocketAddr, &str) {
+        (self.addresses().api, &self.token)
     }
 
     fn addresses(&self) -> Addresses {
@@ -163,7 +207,7 @@ impl World {
     pub(crate) fn begin(&mut self) {
         self.life = Some(match self.kind {
             Kind::Program => Life::program(&self.config.data),
-            Kind::Here => Life::here(&self.config, self.fake.as_ref()).0,
+            Kind::Here(room) => Life::here(&self.config, self.fake.as_ref(), room).0,
         });
     }
 
@@ -388,6 +432,8 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
         drain_delay: Duration::ZERO,
         workers: 2,
         log: None,
+        pushes: Limits::default(),
+        build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: Crash::default(),
     };
     (data, config)

@@ -176,13 +176,23 @@ pub struct Reply<'s> {
     stopping: &'s AtomicBool,
     /// May the connection go on after this answer?
     pub keep: bool,
+    /// Was it put off already, as the settings want it?
+    pub late: bool,
     /// What was answered; 0 before.
     pub status: u16,
 }
 
 impl<'s> Reply<'s> {
     pub fn new(request: &Request, out: &'s TcpStream, stopping: &'s AtomicBool) -> Self {
-        Self { out, old: request.old, head_only: request.method == "HEAD", stopping, keep: request.keep, status: 0 }
+        Self {
+            out,
+            old: request.old,
+            head_only: request.method == "HEAD",
+            stopping,
+            keep: request.keep,
+            late: false,
+            status: 0,
+        }
     }
 
     pub fn send(&mut self, status: u16, kind: &str, body: &[u8]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! A small web application: one HTTP/1.1 server, a thread for each connection, nothing but the standard library.
 //!
 //! It shows what it was told by its surroundings, and serves what a test of those surroundings needs. SIGTERM ends it
-//! well: no new connection, running requests finish, exit code 0.
+//! well (no new connection, running requests finish, exit code 0), unless a setting says otherwise.
 
 mod http;
 mod page;
@@ -54,9 +54,17 @@ unsafe extern "C" {
 }
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(trials::REST) {
-        trials::rest();
-        return ExitCode::SUCCESS;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [trials::REST] => {
+            trials::rest();
+            return ExitCode::SUCCESS;
+        }
+        [trials::CHATTER, mb] => {
+            trials::chatter(mb.parse().unwrap_or(1));
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     let settings = Settings::read();
     let health = settings.number("HEALTH_STATUS").unwrap_or(200);
@@ -91,6 +99,9 @@ fn run(app: &'static App) -> std::io::Result<ExitCode> {
         unsafe { signal(number, handler) };
     }
 
+    if let Some(mb) = app.settings.number("CHATTER_AT_START_MB") {
+        trials::chatter(mb);
+    }
     if let Some(code) = app.settings.number("EXIT_AT_START") {
         eprintln!("hello: reading the settings\nhello: EXIT_AT_START is set\nhello: giving up with code {code}");
         return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
@@ -103,6 +114,12 @@ fn run(app: &'static App) -> std::io::Result<ExitCode> {
     if let Some(mb) = app.settings.number("ALLOCATE_AT_START_MB") {
         log(&format!("taking {mb} MiB of memory"));
         trials::allocate(mb);
+    }
+    if let Some(count) = app.settings.number("FORK_AT_START") {
+        let (children, error) = trials::start(count);
+        let why = error.map_or_else(|| "as asked".to_owned(), |error| error.to_string());
+        log(&format!("{} processes beside this one: {why}", children.len()));
+        std::mem::forget(children);
     }
     if let Some(delay) = app.settings.number("START_DELAY_MS").filter(|&delay| delay > 0) {
         log(&format!("starting slowly: {delay} ms"));
@@ -120,6 +137,10 @@ fn run(app: &'static App) -> std::io::Result<ExitCode> {
     log(&format!("listening on port {port}: {}", app.settings.summary()));
 
     let _ = stop.read_exact(&mut [0]);
+    if app.settings.get("DROP_AT_SIGTERM").is_some() {
+        log(&format!("stopping at once, {} requests dropped", app.running.load(SeqCst)));
+        return Ok(ExitCode::SUCCESS);
+    }
     log("stopping");
     app.stopping.store(true, SeqCst);
     let last = TcpStream::connect(("127.0.0.1", port)); // so that `accept` returns

@@ -87,8 +87,16 @@ fn answer(app: &App, request: &Request, body: &mut Body<'_, '_>, reply: &mut Rep
     let health = app.health.load(SeqCst);
     let pause = || sleep(Duration::from_millis(request.number("ms", 0, PAUSE_MAX_MS)));
     match (request.method.as_str(), request.path.as_str()) {
+        ("GET" | "HEAD", "/" | "/.json") if app.settings.number("ANSWER_AFTER_MS").is_some() && !reply.late => {
+            reply.late = true;
+            sleep(Duration::from_millis(app.settings.number("ANSWER_AFTER_MS").unwrap_or(0)));
+            return answer(app, request, body, reply);
+        }
         ("GET" | "HEAD", "/") if !request.header("accept").is_some_and(|kinds| kinds.contains(JSON)) => {
             reply.send(health, "text/html; charset=utf-8", page::html(app, request).as_bytes())?;
+            if let Some(ms) = app.settings.number("EXIT_AFTER_ANSWER_MS") {
+                return Ok(leave_soon(ms));
+            }
         }
         ("GET" | "HEAD", "/" | "/.json") => reply.send(health, JSON, page::json(app, request).as_bytes())?,
         ("GET" | "HEAD", "/headers") => reply.send(200, JSON, page::headers_json(request).as_bytes())?,
@@ -147,6 +155,22 @@ fn answer(app: &App, request: &Request, body: &mut Body<'_, '_>, reply: &mut Rep
         _ => reply.send(404, TEXT, b"there is nothing here\n")?,
     }
     Ok(After::Next)
+}
+
+/// The first answer was given: that is enough.
+fn leave_soon(ms: u64) -> After {
+    static LEAVES: std::sync::Once = std::sync::Once::new();
+    if ms == 0 {
+        return After::Exit(1);
+    }
+    LEAVES.call_once(|| {
+        std::thread::spawn(move || {
+            sleep(Duration::from_millis(ms));
+            eprintln!("hello: EXIT_AFTER_ANSWER_MS is set\nhello: giving up");
+            std::process::exit(1)
+        });
+    });
+    After::Next
 }
 
 /// Byte number i is i modulo 251, so that a lost or doubled piece shows.

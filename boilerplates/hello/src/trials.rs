@@ -11,6 +11,9 @@ use crate::http::Request;
 /// The argument that makes the program a process which rests until its parent ends it.
 pub const REST: &str = "rest";
 
+/// The argument that makes the program write so many MiB, and end.
+pub const CHATTER: &str = "chatter";
+
 /// How long an address may take to answer.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// The most memory, output and processes that can be asked for.
@@ -59,14 +62,20 @@ fn connect(address: &str) -> String {
     }
 }
 
-/// As many processes as it is given, up to `n`; all end again.
-fn fork(n: u64) -> String {
+/// As many processes as it is given, up to `n`, and why no more. They rest until they are let go.
+pub fn start(n: u64) -> (Vec<Child>, Option<std::io::Error>) {
     let start = |_| -> Result<Child> {
         let mut rest = Command::new(std::env::current_exe()?);
         rest.arg(REST).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     };
     let mut children = Vec::new();
     let failed = (0..n).map(start).find_map(|child| child.map(|child| children.push(child)).err());
+    (children, failed)
+}
+
+/// As many processes as it is given, up to `n`; all end again.
+fn fork(n: u64) -> String {
+    let (children, failed) = start(n);
     let count = children.len();
     for mut child in children {
         drop(child.stdin.take());
@@ -75,7 +84,8 @@ fn fork(n: u64) -> String {
     format!("{count}\n{}\n", failed.map_or_else(|| "no error".to_owned(), |error| error.to_string()))
 }
 
-fn chatter(mb: u64) -> String {
+/// Writes so much to the log, and tells in how many milliseconds.
+pub fn chatter(mb: u64) -> String {
     let begun = Instant::now();
     let line = [b"hello: ".as_slice(), &[b'x'; 1016], b"\n"].concat();
     let mut out = std::io::stdout().lock();

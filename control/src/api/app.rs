@@ -1,8 +1,7 @@
 //! Applications.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use dormouse_link::Label;
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::environment::EnvironmentView;
 use super::error::Problem;
+use super::input::{Document, Names};
 use super::stream::Until;
 use super::{Api, stream};
 use crate::apps;
@@ -46,23 +46,21 @@ pub(crate) async fn list(State(api): State<Api>) -> Result<Json<Apps>, Problem> 
 
 pub(crate) async fn create(
     State(api): State<Api>,
-    body: Result<Json<Create>, JsonRejection>,
+    Document(create): Document<Create>,
 ) -> Result<(StatusCode, Json<AppView>), Problem> {
-    let Json(create) = body?;
-    let name: Label = create
-        .name
-        .parse()
-        .map_err(|error| Problem::invalid(format!("{:?} cannot be a name: {error}", create.name)))?;
+    let name: Label = create.name.parse().map_err(|error| {
+        Problem::invalid(format!("{:?} cannot be a name: {error}", create.name)).hint("choose another name")
+    })?;
     let app = apps::create(&api.world, name).await?;
     Ok((StatusCode::CREATED, Json(view(&api, app).await?)))
 }
 
-pub(crate) async fn show(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<AppView>, Problem> {
+pub(crate) async fn show(State(api): State<Api>, Names(name): Names<String>) -> Result<Json<AppView>, Problem> {
     let app = apps::find(&api.world, &name).await?;
     Ok(Json(view(&api, app).await?))
 }
 
-pub(crate) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn delete(State(api): State<Api>, Names(name): Names<String>) -> Result<Response, Problem> {
     Ok(stream::lines(apps::delete(&api.world, &name).await?, Until::LastMessage))
 }
 

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use dormouse_link::Label;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::Problem;
+use super::input::{Document, Names, Options};
 use super::stream::Until;
 use super::{Api, stream};
 use crate::apps::{self, Settings};
-use crate::engine::{EngineError, Logs};
+use crate::engine::Logs;
+use crate::logs;
 use crate::model::{Deployment, Environment, Millis};
 use crate::store::{deployment_state_text, environment_state_text};
 
@@ -128,10 +129,9 @@ fn urls(api: &Api, environment: &Environment) -> Vec<String> {
 
 pub(crate) async fn set(
     State(api): State<Api>,
-    Path((app, environment)): Path<(String, String)>,
-    body: Result<Json<Set>, JsonRejection>,
+    Names((app, environment)): Names<(String, String)>,
+    Document(set): Document<Set>,
 ) -> Result<Json<EnvironmentView>, Problem> {
-    let Json(set) = body?;
     let settings = Settings {
         sleep_after: set.sleep_after_ms.map(|after| after.map(Duration::from_millis)),
         ready_within: set.ready_within_ms.map(Duration::from_millis),
@@ -146,7 +146,7 @@ pub(crate) async fn set(
 
 pub(crate) async fn deploy(
     State(api): State<Api>,
-    Path((app, environment)): Path<(String, String)>,
+    Names((app, environment)): Names<(String, String)>,
 ) -> Result<Response, Problem> {
     let deployment = apps::deploy(&api.world, &app, &environment).await?;
     Ok(stream::lines(apps::follow_deployment(&api.world, &deployment), Until::LastMessage))
@@ -154,30 +154,25 @@ pub(crate) async fn deploy(
 
 pub(crate) async fn sleep(
     State(api): State<Api>,
-    Path((app, environment)): Path<(String, String)>,
+    Names((app, environment)): Names<(String, String)>,
 ) -> Result<Response, Problem> {
     Ok(stream::lines(apps::sleep(&api.world, &app, &environment).await?, Until::LastMessage))
 }
 
 pub(crate) async fn wake(
     State(api): State<Api>,
-    Path((app, environment)): Path<(String, String)>,
+    Names((app, environment)): Names<(String, String)>,
 ) -> Result<Response, Problem> {
     Ok(stream::lines(apps::wake(&api.world, &app, &environment).await?, Until::LastMessage))
 }
 
-pub(crate) async fn logs(
+pub(crate) async fn read_logs(
     State(api): State<Api>,
-    Path((app, environment)): Path<(String, String)>,
-    query: Result<Query<Which>, QueryRejection>,
+    Names((app, environment)): Names<(String, String)>,
+    Options(which): Options<Which>,
 ) -> Result<Response, Problem> {
-    let Query(which) = query?;
     let (_, environment) = apps::find_environment(&api.world, &app, &environment).await?;
-    let instances = api.world.store.instances(&environment.id).await?;
-    let serving = instances.iter().find(|instance| Some(&instance.deployment_id) == environment.serving.as_ref());
-    let none = || EngineError::NoInstance(dormouse_link::InstanceId::new("none"));
-    let instance = serving.or(instances.last()).ok_or_else(none)?;
     let lines = Logs { tail: which.tail.unwrap_or(TAIL).min(TAIL_MAX), follow: which.follow };
     let until = Until::Stop(api.world.tasks.token());
-    Ok(stream::lines(api.world.engine.logs(&instance.id, lines).await?, until))
+    Ok(stream::lines(logs::read(&api.world, &environment, lines).await?, until))
 }

@@ -83,8 +83,44 @@ async fn a_commit_that_is_not_there_is_told() {
 async fn a_tree_that_is_too_large_is_refused() {
     let work = Work::new();
     let (bare, commit) = work.file("large", &"x".repeat(100_000)).commit().await;
-    assert!(matches!(limited(&bare, &commit, 50_000).await, Err(ContextError::TooLarge(50_000))));
-    assert!(limited(&bare, &commit, 200_000).await.is_ok());
+    assert!(matches!(limited(&bare, &commit, 50_000, bounds::BOUNDS).await, Err(ContextError::TooLarge(50_000))));
+    assert!(limited(&bare, &commit, 200_000, bounds::BOUNDS).await.is_ok());
+}
+
+#[tokio::test]
+async fn c03_a_tree_of_too_many_too_deep_or_too_long_names_is_refused_in_words() {
+    let bounds = bounds::Bounds { entries: 6, depth: 2, path_bytes: 20, ..bounds::BOUNDS };
+    let told = async |files: &[&str]| {
+        let work = Work::new();
+        for file in files {
+            work.file(file, "");
+        }
+        let (bare, commit) = work.commit().await;
+        limited(&bare, &commit, CONTEXT_MAX_BYTES, bounds).await.map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(told(&["a/b/c", "d", "e", "f"]).await, Ok(()));
+    let words = |result: Result<(), String>| result.expect_err("it is refused");
+    assert!(words(told(&["a/b/c", "d", "e", "f", "g"]).await).contains("more than 6 files and folders"));
+    assert!(words(told(&["a/b/c/d"]).await).contains("more than 2 deep, at a/b/c"));
+    assert!(words(told(&["a23456789012345678901"]).await).contains("more than 20 bytes, which begins with a234"));
+}
+
+/// Folders that each name the one before ten times: few objects, and more files than any disk holds.
+#[tokio::test]
+async fn c03_a_tree_that_unfolds_without_end_is_refused() {
+    let work = Work::new();
+    let (bare, _) = work.file("Dockerfile", "").commit().await;
+    let mut level = work.git(&["-C", "bare.git", "rev-parse", "develop^{tree}"]);
+    for _ in 0..9 {
+        let tree: String = (0..10).map(|name| format!("040000 tree {level}\td{name}\n")).collect();
+        std::fs::write(work.folder.path().join("tree"), tree).unwrap();
+        let input = std::fs::File::open(work.folder.path().join("tree")).unwrap();
+        let made = Program::new("git").current_dir(bare.path()).arg("mktree").stdin(input).output().unwrap();
+        level = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    }
+    let commit = work.git(&["-C", "bare.git", "commit-tree", "-m", "x", &level]).parse().unwrap();
+    let error = context(&bare, &commit).await.unwrap_err();
+    assert!(matches!(error, ContextError::Unbounded(Unbounded::Entries(_))), "{error}");
 }
 
 #[tokio::test]
@@ -144,4 +180,16 @@ fn no_dockerfile_is_seen_below_the_root() {
     assert_eq!(dockerfile(&archive(&[("a/Dockerfile", b"x", 0o644)])), None);
     assert_eq!(dockerfile(&archive(&[("./Dockerfile", b"x", 0o644)])).as_deref(), Some("x"));
     assert_eq!(dockerfile(b"no archive"), None);
+}
+
+#[test]
+fn another_dockerfile_comes_over_the_one_that_is_there() {
+    let context = archive(&[("Dockerfile", b"FROM a\n", 0o640), ("z", b"zz", 0o644)]);
+    let [first, second] = with_dockerfile(&context, |text| [text, b"LABEL x\n"].concat()).expect("it has one");
+    let whole = [first, second].concat();
+    let folder = tempfile::tempdir().expect("a folder");
+    tar::Archive::new(&whole[..]).unpack(folder.path()).expect("it is an archive");
+    assert_eq!(std::fs::read(folder.path().join("Dockerfile")).expect("a file"), b"FROM a\nLABEL x\n");
+    assert_eq!(std::fs::read(folder.path().join("z")).expect("a file"), b"zz");
+    assert!(with_dockerfile(&archive(&[("z", b"zz", 0o644)]), <[u8]>::to_vec).is_none());
 }

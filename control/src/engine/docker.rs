@@ -9,6 +9,7 @@ mod container;
 mod events;
 mod image;
 mod instance;
+mod layers;
 mod logs;
 mod network;
 mod parts;
@@ -24,7 +25,9 @@ use dormouse_link::{InstanceId, Label};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Build, BuildError, Engine, EngineError, Image, Instance, LogLine, Logs, Network, Observed, Started};
+use super::{
+    Build, BuildError, Engine, EngineError, Image, Instance, Leftover, LogLine, Logs, Network, Observed, Started,
+};
 
 /// Where the engine is when nobody says so.
 pub const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
@@ -60,6 +63,8 @@ const ENDPOINT: &str = "dormouse.endpoint";
 const SANDBOX: &str = "sandbox";
 const APP: &str = "app";
 const IMAGE: &str = "image";
+/// What a build makes on its way.
+const LAYER: &str = "layer";
 const NETWORK: &str = "network";
 
 /// A Docker Engine, as one installation uses it.
@@ -225,6 +230,15 @@ impl Engine for Docker {
 
     async fn image(&self, tag: &str) -> Result<Option<Image>, EngineError> {
         self.find_image(tag).await
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Leftover>, EngineError> {
+        self.find_leftovers().await
+    }
+
+    async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), EngineError> {
+        self.remove_layer(leftover).await;
+        Ok(())
     }
 
     async fn remove_image(&self, tag: &str) -> Result<(), EngineError> {

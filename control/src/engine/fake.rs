@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::state::State;
 use super::{
-    Build, BuildError, Engine, EngineError, Image, Instance, LogLine, Logs, NO_DOCKERFILE, Network, Observed,
+    Build, BuildError, Engine, EngineError, Image, Instance, Leftover, LogLine, Logs, NO_DOCKERFILE, Network, Observed,
     SANDBOX_PORT, Started,
 };
 
@@ -127,6 +127,14 @@ impl Fake {
     /// The instance's application dies by itself.
     pub fn kill(&self, instance: &InstanceId) {
         self.0.state().kill(instance);
+        self.0.report();
+    }
+
+    /// The instance's application writes a line.
+    pub fn write(&self, instance: &InstanceId, text: &str) {
+        if let Some(held) = self.0.state().instances.get_mut(instance) {
+            held.write(LogLine { stderr: false, text: text.to_owned() });
+        }
         self.0.report();
     }
 
@@ -274,6 +282,15 @@ impl Engine for Fake {
     async fn image(&self, tag: &str) -> Result<Option<Image>, EngineError> {
         let found = async { Ok(self.0.state().images.get(tag).map(|baked| baked.image.clone())) };
         self.call(Operation::Image, found).await
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Leftover>, EngineError> {
+        // Its builds leave none.
+        Ok(Vec::new())
+    }
+
+    async fn remove_leftover(&self, _leftover: &Leftover) -> Result<(), EngineError> {
+        Ok(())
     }
 
     async fn remove_image(&self, tag: &str) -> Result<(), EngineError> {

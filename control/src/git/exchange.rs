@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
@@ -15,12 +16,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{sleep, timeout};
 
+use super::PIECE_BYTES;
+use super::limits::{Excess, Limits};
+use super::measure::Measure;
 use super::out::{Out, Until};
 use super::packet::{self, FLUSH, Packet};
 use super::refusal::Refusal;
 use super::repository::{self, Repository};
 use super::request::{Action, Coding, Service, Version};
-use super::{Limits, PIECE_BYTES};
 
 /// How long a program may take to end once its input is closed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -28,11 +31,21 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The largest request of a fetch, unpacked: some 300 000 names of objects.
 const FETCH_MAX_BYTES: u64 = 16 << 20;
 
-/// How much of a compressed body is unpacked at once. It grows at most a thousandfold.
+/// How much of a body or a pack is unpacked at once. It grows at most a thousandfold.
 const UNPACK_BYTES: usize = 4 << 10;
 
 /// How much of a program's complaint is logged, in bytes.
 const COMPLAINT_MAX_BYTES: u64 = 4 << 10;
+
+/// What a developer reads beside git's own words, which name no disk.
+const DISK_FULL: &str = "Refused: the disk that holds Dormouse's data folder is full. Its operator must free some space; then \
+                         push again.";
+
+/// Whether git complains of a full disk, or of a quota that is used up.
+fn disk_full(says: &[u8]) -> bool {
+    let says = String::from_utf8_lossy(says);
+    repository::DISK_FULL.iter().any(|words| says.contains(words))
+}
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +54,8 @@ pub(super) enum Outcome {
     Lines,
     /// Well, but the client has no place for lines.
     NoLines,
+    /// It was not given all of it, for this reason.
+    Refused(Excess),
     /// Not well, or it was ended.
     Broken,
 }
@@ -111,12 +126,19 @@ fn log(service: Service, status: std::process::ExitStatus, said: &str) {
     tracing::warn!(%service, %status, said = said.trim(), "git ended with an error");
 }
 
+/// What a client sends.
+pub(super) struct Input {
+    pub(super) body: BodyDataStream,
+    pub(super) coding: Coding,
+    /// Of a push: what is known of it.
+    pub(super) measure: Option<Measure>,
+}
+
 /// A request on its way.
 pub(super) struct Exchange {
     service: Service,
     child: Child,
-    body: BodyDataStream,
-    coding: Coding,
+    input: Input,
     pub(super) out: Out,
     limits: Limits,
     /// The program's last packet was an end, and the client has not got it yet.
@@ -124,15 +146,8 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(
-        service: Service,
-        child: Child,
-        body: BodyDataStream,
-        coding: Coding,
-        out: Out,
-        limits: Limits,
-    ) -> Self {
-        Self { service, child, body, coding, out, limits, held: false }
+    pub(super) fn new(service: Service, child: Child, input: Input, out: Out, limits: Limits) -> Self {
+        Self { service, child, input, out, limits, held: false }
     }
 
     /// Carries bytes both ways until the program has ended.
@@ -140,8 +155,12 @@ impl Exchange {
         let stdin = self.child.stdin.take().expect("stdin was asked for as a pipe");
         let stdout = self.child.stdout.take().expect("stdout was asked for as a pipe");
         let stderr = self.child.stderr.take().expect("stderr was asked for as a pipe");
+        let refused = OnceLock::new();
+        let Input { body, coding, measure } = &mut self.input;
         let feed = Feed {
             stdin: Some(stdin),
+            measure: measure.as_mut(),
+            refused: &refused,
             until: self.out.until().clone(),
             left: match self.service {
                 // Git refuses a pack that is too large by itself, and says so; the rest is read so that its words arrive.
@@ -157,11 +176,11 @@ impl Exchange {
         };
         let relay = async {
             match self.service {
-                Service::Push => relay_packets(stdout, &mut self.out).await,
+                Service::Push => relay_packets(stdout, &mut self.out, &refused).await,
                 Service::Fetch => relay_bytes(stdout, &mut self.out).await,
             }
         };
-        let talk = async { tokio::join!(feed.run(&mut self.body, self.coding), relay, complaint(stderr)) };
+        let talk = async { tokio::join!(feed.run(body, *coding), relay, complaint(stderr)) };
         // Cancel-safe: when the grace is over, the pipes are dropped with the other side and the program is killed.
         let talked = tokio::select! {
             ((), relayed, said) = talk => Some((relayed, said)),
@@ -176,8 +195,15 @@ impl Exchange {
             let _ = self.child.start_kill();
             return Outcome::Broken;
         };
+        if let Some(&excess) = refused.get() {
+            tracing::info!(reason = %excess, "a push was refused");
+            return Outcome::Refused(excess);
+        }
         if !status.success() {
             log(self.service, status, &said);
+        }
+        if disk_full(said.as_bytes()) && measure.as_ref().is_some_and(Measure::lines) {
+            self.out.send(Ok(packet::line(DISK_FULL))).await;
         }
         match relayed {
             Ok(Relayed { lines, held }) if status.success() => {
@@ -191,6 +217,11 @@ impl Exchange {
     /// Gives the client what was held back, or cuts the response where git did not end well.
     pub(super) async fn finish(&mut self, outcome: Outcome) {
         match outcome {
+            Outcome::Refused(excess) => {
+                let report = self.input.measure.as_ref().map(|measure| measure.report(excess)).unwrap_or_default();
+                let cut = report.is_empty();
+                self.out.send(if cut { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(report) }).await;
+            }
             Outcome::Broken => self.out.send(Err(io::ErrorKind::UnexpectedEof.into())).await,
             Outcome::Lines | Outcome::NoLines if self.held => self.out.send(Ok(FLUSH)).await,
             Outcome::Lines | Outcome::NoLines => {}
@@ -199,16 +230,19 @@ impl Exchange {
 }
 
 /// The way to the program.
-struct Feed {
+struct Feed<'e> {
     /// `None` once the program reads no more.
     stdin: Option<ChildStdin>,
+    measure: Option<&'e mut Measure>,
+    /// Set, before its input is closed, where the program does not get the rest.
+    refused: &'e OnceLock<Excess>,
     until: Until,
     /// How many bytes the client may still send.
     left: u64,
     idle: Duration,
 }
 
-impl Feed {
+impl Feed<'_> {
     /// Ends when the body does, is cut, or is too long, and when the time is over. Then the program's input is closed: git
     /// notices itself where something is missing.
     async fn run(mut self, body: &mut BodyDataStream, coding: Coding) {
@@ -223,14 +257,14 @@ impl Feed {
                 () = self.until.reached() => return,
             };
             let Ok(Some(Ok(piece))) = piece else { break };
-            let Some(unpack) = &mut unpack else {
-                if !self.write(&piece).await {
-                    return;
-                }
-                continue;
-            };
             for part in piece.chunks(UNPACK_BYTES) {
-                if unpack.write_all(part).is_err() || !self.write(&std::mem::take(unpack.get_mut())).await {
+                let go_on = match &mut unpack {
+                    None => self.write(part).await,
+                    Some(unpack) => {
+                        unpack.write_all(part).is_ok() && self.write(&std::mem::take(unpack.get_mut())).await
+                    }
+                };
+                if !go_on {
                     return;
                 }
             }
@@ -245,6 +279,16 @@ impl Feed {
         let Some(left) = self.left.checked_sub(bytes.len() as u64) else { return false };
         self.left = left;
         let Some(stdin) = &mut self.stdin else { return true };
+        if let Some(measure) = &mut self.measure {
+            if let Err(excess) = measure.see(bytes) {
+                // In this order: what git says of the missing rest is not passed on.
+                let _first = self.refused.set(excess);
+                self.stdin = None;
+                return true;
+            }
+            // Inflating a part can take milliseconds; others have their turn between two of them.
+            tokio::task::yield_now().await;
+        }
         // Cancel-safe: what was written in part is part of an input that is given up.
         let written = tokio::select! {
             written = stdin.write_all(bytes) => written,
@@ -269,17 +313,27 @@ struct Relayed {
 
 /// Passes packets on, the last one excepted where it is an end. Reads to the end even without a client: a program whose
 /// output nobody reads is killed by it.
-async fn relay_packets(stdout: ChildStdout, out: &mut Out) -> io::Result<Relayed> {
+/// Once the push is `refused`, git's words are of what it misses, and for nobody.
+async fn relay_packets(stdout: ChildStdout, out: &mut Out, refused: &OnceLock<Excess>) -> io::Result<Relayed> {
     let mut stdout = BufReader::with_capacity(PIECE_BYTES, stdout);
     let mut relayed = Relayed::default();
     while let Some(packet) = packet::read(&mut stdout).await? {
+        if refused.get().is_some() {
+            continue;
+        }
         if std::mem::take(&mut relayed.held) {
             out.send(Ok(FLUSH)).await;
         }
         relayed.lines |= packet.on_a_band();
         match packet {
             Packet::Flush => relayed.held = true,
-            Packet::Data(data) => out.send(Ok(data)).await,
+            Packet::Data(data) => {
+                let full = packet::for_people(&data) && disk_full(&data);
+                out.send(Ok(data)).await;
+                if full {
+                    out.send(Ok(packet::line(DISK_FULL))).await;
+                }
+            }
         }
     }
     Ok(relayed)

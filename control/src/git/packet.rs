@@ -32,6 +32,11 @@ impl Packet {
     }
 }
 
+/// Whether a packet, its length in front, is on the band for people.
+pub(super) fn for_people(packet: &[u8]) -> bool {
+    packet.get(4) == Some(&2)
+}
+
 /// The next packet, or `None` at the end.
 pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Packet>> {
     let mut digits = [0; 4];
@@ -39,17 +44,31 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
         return Ok(None);
     }
     from.read_exact(&mut digits[1..]).await?;
-    let text = std::str::from_utf8(&digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let length = text.and_then(|text| usize::from_str_radix(text, 16).ok());
-    let length = length.filter(|&length| length != 3).ok_or(io::ErrorKind::InvalidData)?;
+    let length = length(&digits).ok_or(io::ErrorKind::InvalidData)?;
     if length == 0 {
         return Ok(Some(Packet::Flush));
     }
-    let mut data = BytesMut::with_capacity(length.max(4));
+    let mut data = BytesMut::with_capacity(length);
     data.put_slice(&digits);
-    data.resize(length.max(4), 0);
+    data.resize(length, 0);
     from.read_exact(&mut data[4..]).await?;
     Ok(Some(Packet::Data(data.freeze())))
+}
+
+/// How long a packet is, its four digits included; 0 for an end. `0001` and `0002` end parts of a message, and have no data.
+pub(super) fn length(digits: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    match usize::from_str_radix(text, 16).ok()? {
+        0 => Some(0),
+        3 => None,
+        length => Some(length.max(4)),
+    }
+}
+
+/// Writes a packet of at most 65516 bytes of data.
+pub(super) fn put(to: &mut BytesMut, data: &[u8]) {
+    to.put_slice(format!("{:04x}", data.len() + 4).as_bytes());
+    to.put_slice(data);
 }
 
 /// A packet that makes the client show a line.

@@ -72,7 +72,9 @@ impl fmt::Display for Refusal {
             Self::ContentType(wanted) => write!(f, "the body must be {wanted}"),
             Self::Coding => f.write_str("the body must be plain or compressed with gzip"),
             Self::Busy => f.write_str("too many fetches and pushes at the moment: try again in some seconds"),
-            Self::TooManyRefs => f.write_str("the repository has too many branches and tags: delete some tags first"),
+            Self::TooManyRefs => {
+                f.write_str("the repository has too many branches and tags: its operator can remove old ones")
+            }
             Self::Failed => {
                 f.write_str("the repository could not be read: its operator finds the reason in dormouse's log")
             }

@@ -26,6 +26,9 @@ const REFS_MAX_BYTES: u64 = 16 << 20;
 /// The longest other answer of git that is read, in bytes.
 const ANSWER_MAX_BYTES: u64 = 4 << 10;
 
+/// A disk without room for so much is full.
+const PROBE_BYTES: usize = 16 << 10;
+
 /// What holds for every call.
 const SETTINGS: &[&str] = &[
     "core.hooksPath=/dev/null",
@@ -38,6 +41,9 @@ const SETTINGS: &[&str] = &[
     "receive.denyNonFastForwards=false",
     // Housekeeping would go on after the response, unasked and unlimited.
     "receive.autogc=false",
+    "receive.advertisePushOptions=false",
+    // What is larger is streamed and not held in memory.
+    "core.bigFileThreshold=32m",
     "gc.auto=0",
     "maintenance.auto=false",
     // Branches and tags are all there is: refs/replace/ would change what a commit means.
@@ -50,6 +56,9 @@ const SETTINGS: &[&str] = &[
     // An image is made from the commit's whole tree, readable for whoever the image runs as.
     "tar.umask=0022",
 ];
+
+/// What git says, in the language it is told to use, where a disk has no room.
+pub(super) const DISK_FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// What an archive may not leave out or change, whatever the tree's own attributes say.
 const ATTRIBUTES: &str = "* -export-ignore -export-subst\n";
@@ -106,6 +115,17 @@ pub enum RepositoryError {
     },
 }
 
+impl RepositoryError {
+    /// Whether the disk of the repositories is full.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Refused { says, .. } => DISK_FULL.iter().any(|words| says.contains(words)),
+            Self::Write { source, .. } | Self::Run { source, .. } => is_no_room(source),
+            Self::TooMuch { .. } | Self::Deadline { .. } => false,
+        }
+    }
+}
+
 impl Repository {
     /// The repository at an absolute path, which [`Repository::create`] made before.
     pub fn at(path: impl Into<PathBuf>) -> Self {
@@ -115,24 +135,34 @@ impl Repository {
     /// Makes the repository, its HEAD on `branch`; finishes what an earlier call began, and changes nothing of one that is
     /// whole. The folder above must be there.
     pub async fn create(path: impl Into<PathBuf>, branch: &Branch) -> Result<Self, RepositoryError> {
-        let doing = "make a repository";
         let path = path.into();
         let path = std::path::absolute(&path).map_err(|source| RepositoryError::Write { path, source })?;
-        let mut init = git(&path);
-        init.args(["init", "--quiet", "--bare", "--template=", "--"]).arg(&path);
-        call(init, doing, ANSWER_MAX_BYTES).await?.whole(doing)?;
         let repository = Self(path);
-        let mut head = repository.git();
+        match repository.make(branch).await {
+            Ok(()) => Ok(repository),
+            // Git does not say so in each of its words.
+            Err(error) => Err(match no_room(repository.0.parent().unwrap_or(&repository.0)).await {
+                Some(source) => RepositoryError::Write { path: repository.0, source },
+                None => error,
+            }),
+        }
+    }
+
+    async fn make(&self, branch: &Branch) -> Result<(), RepositoryError> {
+        let doing = "make a repository";
+        let mut init = git(&self.0);
+        init.args(["init", "--quiet", "--bare", "--template=", "--"]).arg(&self.0);
+        call(init, doing, ANSWER_MAX_BYTES).await?.whole(doing)?;
+        let mut head = self.git();
         head.args(["symbolic-ref", "HEAD", &branch.full()]);
         call(head, doing, ANSWER_MAX_BYTES).await?.whole(doing)?;
-        let info = repository.0.join("info");
+        let info = self.0.join("info");
         let attributes = info.join("attributes");
         let written = async {
             tokio::fs::create_dir_all(&info).await?;
             tokio::fs::write(&attributes, ATTRIBUTES).await
         };
-        written.await.map_err(|source| RepositoryError::Write { path: attributes, source })?;
-        Ok(repository)
+        written.await.map_err(|source| RepositoryError::Write { path: attributes, source })
     }
 
     /// Where it is.
@@ -168,6 +198,14 @@ impl Repository {
         refs.ok_or(RepositoryError::Refused { doing, says: "something that is no list of refs".into() })
     }
 
+    /// The paths of the commit's files and folders, each ended by a NUL, of at most `max_bytes` together.
+    pub async fn names(&self, commit: &Commit, max_bytes: u64) -> Result<Vec<u8>, RepositoryError> {
+        let doing = "list the commit's files";
+        let mut git = self.git();
+        git.args(["ls-tree", "-r", "-t", "-z", "--full-tree", "--name-only", "--end-of-options", commit.as_str()]);
+        call(git, doing, max_bytes).await?.whole(doing)
+    }
+
     /// The commit's tree as a tar archive of at most `max_bytes`: what an image is built from.
     pub async fn archive(&self, commit: &Commit, max_bytes: u64) -> Result<Bytes, RepositoryError> {
         let doing = "read the commit's files";
@@ -200,6 +238,19 @@ pub(super) fn git(repository: &Path) -> Command {
     // A group of its own: Ctrl-C on a terminal reaches us, and we end git in order.
     git.process_group(0).kill_on_drop(true);
     git
+}
+
+/// What a small file meets in a folder whose disk has no room for it.
+async fn no_room(folder: &Path) -> Option<io::Error> {
+    let probe = folder.join("room");
+    let written = tokio::fs::write(&probe, [0; PROBE_BYTES]).await;
+    // Where there was none, there is none; one that stays is written over.
+    let _gone = tokio::fs::remove_file(&probe).await;
+    written.err().filter(is_no_room)
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What changed from `before` to `after`.

@@ -186,6 +186,8 @@ impl Version {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn get(path: &str) -> Result<Asked, Refusal> {
@@ -240,6 +242,29 @@ mod tests {
             "a.git/objects/info/packs",
         ] {
             assert_eq!(get(&format!("/git/{rest}?service=git-upload-pack")), Err(Refusal::NotFound), "{rest}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_for_is_nothing_or_a_label_as_it_was_written(
+            name in "[a-z0-9%./_-]{0,45}",
+            rest in prop_oneof![Just("info/refs".to_owned()), Just("git-receive-pack".to_owned()), "\\PC{0,20}"],
+            query in prop_oneof![Just("service=git-upload-pack".to_owned()), "\\PC{0,20}"],
+        ) {
+            let path = format!("/git/{name}.git/{rest}");
+            for asked in [get(&format!("{path}?{query}")), get(&path)].into_iter().flatten() {
+                prop_assert_eq!(asked.app.as_str(), name.as_str());
+            }
+        }
+
+        #[test]
+        fn whatever_is_given_as_a_token_is_read_or_refused(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let basic = [b"Basic ", BASE64_STANDARD.encode(&value).as_bytes()].concat();
+            for value in [value, basic] {
+                let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
+                let _read = super::token(&HeaderMap::from_iter([(AUTHORIZATION, value)]));
+            }
         }
     }
 

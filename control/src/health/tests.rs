@@ -8,6 +8,7 @@ const SHORT: ProbeLimits = ProbeLimits {
     connect: Duration::from_millis(400),
     answer: Duration::from_secs(20),
     window: Duration::from_millis(300),
+    settle: Duration::ZERO,
 };
 
 fn host() -> Host {
@@ -162,4 +163,17 @@ async fn a_try_that_the_end_cuts_off_does_not_hide_what_was_seen() {
         seen = probe(address, &host, SHORT) => seen.expect_err("it is unwell"),
     };
     assert!(matches!(error, ProbeError::Status { code: 503, tries: 2, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_application_that_ends_with_its_first_answer_is_not_ready() {
+    let (listener, address) = listener().await;
+    let application = async move {
+        let (mut socket, _) = listener.accept().await.expect("accept");
+        socket.read_buf(&mut Vec::new()).await.expect("read");
+        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("write");
+    };
+    let (host, limits) = (host(), ProbeLimits { settle: Duration::from_millis(20), ..SHORT });
+    let (seen, ()) = tokio::join!(probe(address, &host, limits), application);
+    assert!(matches!(seen, Err(ProbeError::NeverListened { .. })), "{seen:?}");
 }

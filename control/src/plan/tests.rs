@@ -153,7 +153,7 @@ fn a_waking_environment_is_ready_when_it_answers_and_failed_when_it_does_not() {
     assert_eq!(steps(&situation), [Step::Move(Move::Fail("never listened".into())), Step::Stop(id(1))]);
     situation.instances[0].probe = Probe::Running;
     situation.instances[0].status = Some(Status::Stopped { code: Some(3) });
-    let reason = "the container exited with code 3 before it answered".to_owned();
+    let reason = "the container exited with code 3 before it was ready".to_owned();
     assert_eq!(
         steps(&situation),
         [Step::Move(Move::Fail(reason)), Step::Stop(id(1))],
@@ -234,7 +234,7 @@ fn a_failed_build_or_start_ends_the_deployment_and_touches_nothing_else() {
     let mut starting = deploying(DeploymentState::Starting, BuildState::Succeeded);
     starting.instances[1].launched = true;
     starting.instances[1].status = Some(Status::Stopped { code: Some(3) });
-    let reason = "the container exited with code 3 before it answered";
+    let reason = "the container exited with code 3 before it was ready";
     assert_eq!(steps(&starting), [fail(Some(id(2)), reason)]);
     starting.instances[1].status = Some(Status::Running);
     starting.instances[1].probe = Probe::Failed("answered 502".into());

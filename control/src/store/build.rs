@@ -29,11 +29,15 @@ impl Store {
         rows.iter().map(build).collect()
     }
 
+    /// The ids of builds that are noted as running.
+    pub async fn running_builds(&self) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM build WHERE state = 'running'").fetch_all(&self.read).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
     /// Builds that are noted as running, but are none of `ours`, go back into the queue: a crash left them.
     pub async fn requeue_builds(&self, ours: &[String]) -> Result<(), StoreError> {
-        let rows = sqlx::query("SELECT id FROM build WHERE state = 'running'").fetch_all(&self.read).await?;
-        for row in rows {
-            let id: String = row.try_get(0)?;
+        for id in self.running_builds().await? {
             if !ours.contains(&id) {
                 self.requeue_build(&id).await?;
             }

@@ -217,6 +217,17 @@ impl Store {
         write.commit().await
     }
 
+    /// What the container of a deployment that served wrote last, when it failed.
+    pub async fn keep_last_lines(&self, id: &str, last_lines: &[String]) -> Result<(), StoreError> {
+        let mut write = self.begin().await?;
+        sqlx::query("UPDATE deployment SET last_lines = $2 WHERE id = $1")
+            .bind(id)
+            .bind(to_json(&last_lines))
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
     /// A deployment ends without having changed anything for visitors.
     pub async fn end_deployment(
         &self,

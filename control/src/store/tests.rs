@@ -210,3 +210,23 @@ async fn a_commit_is_built_once_and_a_failed_one_again() {
     assert_ne!(builds[0], builds[1]);
     assert_eq!(builds[1], builds[2]);
 }
+
+#[tokio::test]
+async fn a_write_that_begins_with_reading_waits_for_another_program_to_end_its_own() {
+    let (folder, store) = store().await;
+    let id = made(&store, "hello").await[0].id.clone();
+    let other = Store::open(&folder.path().join("dormouse.db")).await.expect("a second handle");
+    let mut held = other.begin().await.expect("the lock");
+    let mut environment = held.environment(id.as_str()).await.expect("it reads").expect("it is there");
+    environment.retry_at = 9;
+    held.save(&mut environment, 1).await.expect("it is written");
+    let write = store.change_environment(&id, 1, |environment| environment.failures = 7);
+    let (written, ()) = tokio::join!(write, async {
+        // Long enough for the other one to come to the lock; if it is slower, it does not have to wait.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        held.commit().await.expect("it is written");
+    });
+    let written = written.expect("it waited, and did not fail");
+    assert_eq!((written.failures, written.retry_at), (7, 9), "nothing of the other one's is lost");
+    assert_eq!(other.environment(&id).await.expect("it reads").expect("it is there").failures, 7);
+}

@@ -21,7 +21,7 @@ const RESERVED: [&str; 8] = [
 /// Forwarding, a content delivery network's, and our own.
 const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
 
-/// Fields of one connection, in responses. `Connection` and `Transfer-Encoding` are the lane's own business.
+/// Fields of one connection, in responses. `Connection` and `Transfer-Encoding` of a body are the lane's own business.
 const HOP_BY_HOP: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer"];
 
 /// What the front knows of a connection.
@@ -95,7 +95,10 @@ pub(crate) fn dropped_from_response(headers: &HeaderMap, status: u16) -> Vec<Hea
         let name = name.as_str();
         let nominated = || nominations.iter().any(|nominated| nominated.eq_ignore_ascii_case(name.as_bytes()));
         match name {
-            "connection" | "transfer-encoding" | "content-length" => false,
+            "connection" => false,
+            // Neither belongs to an answer that has no body by definition (RFC 9110 section 8.6, RFC 9112 section 6.1).
+            "content-length" => status < 200 || status == 204,
+            "transfer-encoding" => status < 200 || matches!(status, 204 | 304),
             "upgrade" => status != 101,
             _ => HOP_BY_HOP.contains(&name) || nominated(),
         }

@@ -13,6 +13,8 @@ pub(crate) enum Reason {
     HeadTooLarge,
     TargetTooLong,
     BodyTooLarge,
+    /// Another expectation than `100-continue`.
+    Expectation,
     Method,
     UnknownHost,
     Reserved,
@@ -88,6 +90,9 @@ impl Reason {
             }
             Self::BodyTooLarge => {
                 (413, "body_too_large", "Content too large", "The request's body is too large.", None, Client)
+            }
+            Self::Expectation => {
+                (417, "expectation", "Expectation failed", "The request expects what is not known here.", None, Client)
             }
             Self::Method => (405, "method", "Method not allowed", "This method is not served here.", None, Client),
             Self::UnknownHost => {

@@ -4,22 +4,28 @@
 //! bytes, and then nothing more, but still learns that the client left. When Pingora drops it, the transport comes back to
 //! the front through [`Wire`], for an orderly close. Idle it holds no buffer.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::fence::{Fence, Framing};
+use super::pace::{Pace, TooSlow};
+use crate::config::Limits;
 
 /// The most that one read of the front takes from the transport.
 const READ_MAX: usize = 4 << 10;
@@ -38,6 +44,16 @@ pub(crate) struct Wire {
     pub(crate) upgraded: AtomicBool,
     /// The client sent something that is no message.
     pub(crate) broken: AtomicBool,
+    /// The client sent its body too slowly.
+    pub(crate) slow: AtomicBool,
+    /// The answer is an event stream.
+    pub(crate) streams: AtomicBool,
+    /// The client gave up before it was answered.
+    pub(crate) given_up: AtomicBool,
+    /// The request's body was received to its end; said of HTTP/2 streams only.
+    pub(crate) whole: AtomicBool,
+    /// The answer broke off, and only the connection's end can say so: it must not be an orderly one.
+    pub(crate) cut: AtomicBool,
     /// Of the current request.
     pub(crate) received: AtomicU64,
     /// Of the current response.
@@ -53,14 +69,37 @@ pub(crate) struct Conn {
     ahead: BytesMut,
     ahead_max: usize,
     fence: Fence,
+    sending: Pace,
+    reading: Pace,
+    half_closed: Duration,
+    /// Runs since the client said that it sends nothing more.
+    leaving: Option<Pin<Box<Sleep>>>,
     wire: Arc<Wire>,
 }
 
+impl Transport {
+    /// Whether HTTP/2 was agreed on (RFC 7301).
+    pub(crate) fn agreed_on_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
 impl Conn {
-    /// `ahead_max`: how many bytes beyond a message are read while it is served.
-    pub(crate) fn new(transport: Transport, ahead_max: usize) -> Self {
-        let wire = Arc::new(Wire::default());
-        Self { transport: Some(transport), ahead: BytesMut::new(), ahead_max, fence: Fence::Closed, wire }
+    pub(crate) fn new(transport: Transport, limits: &Limits) -> Self {
+        Self {
+            transport: Some(transport),
+            ahead: BytesMut::new(),
+            ahead_max: limits.ahead_bytes,
+            fence: Fence::Closed,
+            sending: Pace::new(limits.client_rate, limits.client_window),
+            reading: Pace::new(limits.client_rate, limits.client_window),
+            half_closed: limits.half_closed,
+            leaving: None,
+            wire: Arc::new(Wire::default()),
+        }
     }
 
     /// What outlives a loan.
@@ -86,11 +125,14 @@ impl Conn {
         std::future::poll_fn(|context| self.poll_fill(context)).await
     }
 
-    /// Resolves when the client is gone, as far as that can be seen within `ahead_max` bytes. Cancel-safe.
+    /// Resolves when the client is gone, as far as that can be seen within `ahead_max` bytes: a while after it said that it
+    /// sends nothing more, since it may still read. Cancel-safe.
     pub(crate) async fn departed(&mut self, message: usize) {
         while self.ahead.len() < message + self.ahead_max {
-            if !matches!(self.fill().await, Ok(1..)) {
-                return;
+            match self.fill().await {
+                Ok(1..) => {}
+                Ok(0) => return sleep(self.half_closed).await,
+                Err(_) => return,
             }
         }
         std::future::pending().await
@@ -99,7 +141,16 @@ impl Conn {
     /// Lets one message through: the one at the begin of the unused bytes.
     pub(crate) fn admit(&mut self, head: usize, framing: Framing) {
         self.fence = Fence::around(head, framing);
+        self.sending.begin();
+        self.reading.begin();
+        self.leaving = None;
         self.wire.upgraded.store(false, Ordering::Relaxed);
+    }
+
+    /// Lets everything through, at any pace: what comes is not HTTP/1.
+    pub(crate) fn lift(&mut self) {
+        self.fence = Fence::Lifted;
+        self.wire.upgraded.store(true, Ordering::Relaxed);
     }
 
     /// Counts anew.
@@ -127,6 +178,37 @@ impl Conn {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
+    /// Reads of a message's body, unless the client sends it too slowly.
+    fn poll_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = self.transport().poll_read(context, buffer);
+        let judged = match &polled {
+            _ if matches!(self.fence, Fence::Lifted) => Ok(()),
+            Poll::Pending => self.sending.waits(Instant::now()),
+            Poll::Ready(Ok(())) => self.sending.moved(buffer.filled().len() - before, Instant::now),
+            Poll::Ready(Err(_)) => Ok(()),
+        };
+        if judged == Err(TooSlow) {
+            self.wire.slow.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sends too slowly")));
+        }
+        polled
+    }
+
+    /// Whether the client reads fast enough, after a write or a flush.
+    fn judge_reading<T>(&mut self, polled: Poll<io::Result<T>>, moved: usize) -> Poll<io::Result<T>> {
+        let judged = match &polled {
+            _ if self.wire.upgraded.load(Ordering::Relaxed) || self.wire.streams.load(Ordering::Relaxed) => Ok(()),
+            Poll::Pending => self.reading.waits(Instant::now()),
+            Poll::Ready(Ok(_)) => self.reading.moved(moved, Instant::now),
+            Poll::Ready(Err(_)) => Ok(()),
+        };
+        match judged {
+            Ok(()) => polled,
+            Err(TooSlow) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"))),
+        }
+    }
+
     fn transport(&mut self) -> Pin<&mut dyn Io> {
         match self.transport.as_mut().expect("it is taken only by the drop and by into_transport") {
             Transport::Plain(stream) => Pin::new(stream),
@@ -143,14 +225,22 @@ impl Conn {
     }
 
     /// After the message: pending, unless the client left. What comes meanwhile is the next request's.
+    ///
+    /// A client that sends nothing more may be gone, or may still read: it has a while to get its answer.
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.ahead.len() < self.ahead_max {
+        while self.leaving.is_none() && self.ahead.len() < self.ahead_max {
             if ready!(self.poll_fill(context))? == 0 {
-                // Whoever sent the next request already still wants the answers to both.
-                return if self.ahead.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
+                if !self.ahead.is_empty() {
+                    // Whoever sent the next request already still wants the answers to both.
+                    return Poll::Pending;
+                }
+                self.leaving = Some(Box::pin(sleep(self.half_closed)));
             }
         }
-        Poll::Pending
+        match &mut self.leaving {
+            Some(leaving) => leaving.as_mut().poll(context).map(Ok),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -171,7 +261,7 @@ impl AsyncRead for Conn {
         } else if !matches!(this.fence, Fence::Closed | Fence::Broken) {
             let bound = this.fence.bound().map_or(usize::MAX, |bound| usize::try_from(bound).unwrap_or(usize::MAX));
             let mut bounded = ReadBuf::new(buffer.initialize_unfilled_to(buffer.remaining().min(bound)));
-            ready!(this.transport().poll_read(context, &mut bounded))?;
+            ready!(this.poll_body(context, &mut bounded))?;
             let read = bounded.filled().len();
             if read == 0 {
                 return Poll::Ready(Ok(()));
@@ -197,16 +287,22 @@ impl AsyncRead for Conn {
 
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(self.transport().poll_write(context, bytes))?;
+        let polled = self.transport().poll_write(context, bytes);
+        let moved = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
+        let written = ready!(self.judge_reading(polled, moved))?;
         self.wire.sent.fetch_add(written as u64, Ordering::Relaxed);
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.transport().poll_flush(context)
+        let polled = self.transport().poll_flush(context);
+        self.judge_reading(polled, 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.wire.cut.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         self.transport().poll_shutdown(context)
     }
 }
@@ -219,6 +315,21 @@ impl Drop for Conn {
 }
 
 impl Wire {
+    /// Forgets what was said of the message before.
+    pub(crate) fn begin(&self) {
+        for said in [&self.broken, &self.slow, &self.streams, &self.cut] {
+            said.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say.
+    pub(crate) fn reset(&self) {
+        if let Some(Transport::Plain(stream)) = self.take_back() {
+            // Where it fails, the end is an orderly one; there is no other way to say it.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     /// The transport of a connection whose borrower dropped it.
     pub(crate) fn take_back(&self) -> Option<Transport> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -11,6 +10,12 @@ use super::head::Head;
 use crate::config::Limits;
 use crate::decide::refuse::Reason;
 
+/// Bytes of a request line beside its target: the method and the version are short.
+const BESIDE_TARGET: usize = 64;
+
+/// How an HTTP/2 connection begins, up to its first empty line (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
 /// What came of waiting for a request.
 #[derive(Debug)]
 pub(crate) enum Gate {
@@ -18,6 +23,8 @@ pub(crate) enum Gate {
     Head(Box<Head>),
     /// Something that is none. The connection has to be closed, since where the next one begins is unknown.
     Refused(Reason),
+    /// The begin of HTTP/2, by a client that knows what is spoken here; still unused, as is what follows.
+    Preface,
     /// Nothing: the client left or was idle for too long, or the proxy is ending.
     Over,
 }
@@ -32,8 +39,12 @@ pub(crate) async fn next(conn: &mut Conn, limits: &Limits, idle: Instant, over: 
         match scan.look(conn.ahead(), limits) {
             Ok(Look::Whole(empty_line, end)) => {
                 conn.discard(empty_line);
-                conn.wire().broken.store(false, Ordering::Relaxed);
-                return match Head::parse(&conn.ahead()[..end - empty_line], limits.target_bytes) {
+                conn.wire().begin();
+                let head = &conn.ahead()[..end - empty_line];
+                if head == PREFACE {
+                    return Gate::Preface;
+                }
+                return match Head::parse(head, limits.target_bytes) {
                     Ok(head) => Gate::Head(Box::new(head)),
                     Err(reason) => Gate::Refused(reason),
                 };
@@ -59,7 +70,7 @@ pub(crate) async fn next(conn: &mut Conn, limits: &Limits, idle: Instant, over: 
 
 /// How far the bytes were looked at; each is looked at once.
 #[derive(Debug, Default)]
-struct Scan {
+pub(crate) struct Scan {
     at: usize,
     line_begin: usize,
     /// Bytes of an empty line before the request line, which some clients send after a body.
@@ -67,7 +78,7 @@ struct Scan {
 }
 
 #[derive(Debug, PartialEq)]
-enum Look {
+pub(crate) enum Look {
     /// Where the request line begins, and where the head ends.
     Whole(usize, usize),
     Partial,
@@ -75,7 +86,7 @@ enum Look {
 
 impl Scan {
     /// Looks for the end of the head. A line ends with CR LF and nothing else.
-    fn look(&mut self, bytes: &[u8], limits: &Limits) -> Result<Look, Reason> {
+    pub(crate) fn look(&mut self, bytes: &[u8], limits: &Limits) -> Result<Look, Reason> {
         while let Some(&byte) = bytes.get(self.at) {
             let previous = self.at.checked_sub(1).map(|before| bytes[before]);
             if (byte == b'\n') != (previous == Some(b'\r')) || byte == 0 {
@@ -86,6 +97,10 @@ impl Scan {
                 continue;
             }
             let empty = self.at - self.line_begin == 2;
+            let is_request_line = self.line_begin == self.skipped;
+            if is_request_line && self.at - self.skipped > limits.target_bytes + BESIDE_TARGET {
+                return Err(Reason::TargetTooLong);
+            }
             self.line_begin = self.at;
             match (empty, self.at) {
                 (true, 2) => self.skipped = 2,
@@ -95,8 +110,7 @@ impl Scan {
             }
         }
         let in_request_line = self.line_begin == self.skipped;
-        // The method and the version are short; this is what a target may have beside them.
-        if in_request_line && self.at > limits.target_bytes + 64 {
+        if in_request_line && self.at - self.skipped > limits.target_bytes + BESIDE_TARGET {
             return Err(Reason::TargetTooLong);
         }
         if self.at - self.skipped > limits.head_bytes {
@@ -121,6 +135,18 @@ mod tests {
             let mut scan = Scan::default();
             assert_eq!(scan.look(&bytes[..split], &Limits::default()), Ok(Look::Partial), "split at {split}");
             assert_eq!(scan.look(bytes, &Limits::default()), Ok(Look::Whole(2, bytes.len() - 3)), "split at {split}");
+        }
+    }
+
+    #[test]
+    fn p36_each_byte_is_looked_at_once_however_slowly_they_come() {
+        let mut scan = Scan::default();
+        let mut bytes = b"GET / HTTP/1.1\r\nx: ".to_vec();
+        for at in 1..=(48 << 10) {
+            bytes.resize(at.max(bytes.len()), b'a');
+            assert_eq!(scan.look(&bytes[..at], &Limits::default()), Ok(Look::Partial));
+            // Were it looked at again, this would be refused.
+            bytes[at.saturating_sub(3)] = 0;
         }
     }
 

@@ -3,7 +3,7 @@
 //! Pure; called by the gate with the bytes from the request line to the empty line.
 
 use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
-use http::Method;
+use http::{Method, request};
 use httparse::{EMPTY_HEADER, Header};
 
 use super::fence::Framing;
@@ -12,6 +12,8 @@ use crate::decide::refuse::Reason;
 
 /// Header fields of a request; then 431.
 pub(crate) const HEADERS_MAX: usize = 100;
+/// What the media types of gRPC begin with: either side of a call may be silent for long.
+const GRPC: &[u8] = b"application/grpc";
 /// Names in `Connection`; the lane takes no more.
 const NOMINATIONS_MAX: usize = 9;
 
@@ -40,12 +42,31 @@ pub(crate) struct Head {
 pub(crate) enum Version {
     Http10,
     Http11,
+    Http2,
+}
+
+impl Version {
+    /// As records have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Origin,
     Absolute,
+}
+
+/// Whether a stream has more than its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamBody {
+    None,
+    Follows,
 }
 
 /// What the client wants to happen to the connection afterwards.
@@ -144,10 +165,66 @@ impl Head {
         })
     }
 
+    /// Reads the head of an HTTP/2 stream, which the codec has found well-formed (RFC 9113 section 8.2 and 8.3).
+    pub(crate) fn of_stream(request: &request::Parts, body: StreamBody, target_max: usize) -> Result<Self, Reason> {
+        let version = Version::Http2;
+        if request.headers.len() > HEADERS_MAX {
+            return Err(Reason::HeadTooLarge);
+        }
+        let method = request.method.clone();
+        if method == Method::CONNECT {
+            return Err(Reason::Method);
+        }
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        if target.len() > target_max {
+            return Err(Reason::TargetTooLong);
+        }
+        let target = Target::parse(target, &method)?;
+        if target.form == Form::Absolute {
+            return Err(Reason::BadHead);
+        }
+        let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let headers = request.headers.iter();
+        let headers: Vec<_> =
+            headers.map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() }).collect();
+        let fields = Fields::read(&headers, version)?;
+        let host = match (authority, fields.host) {
+            // They say the same (RFC 9113 section 8.3.1), and our lane compares them as we do.
+            (Some(authority), Some(host)) if authority != host => return Err(Reason::BadHost),
+            (authority, host) => authority.or(host).ok_or(Reason::BadHost)?,
+        };
+        let framing = match (fields.framing, body) {
+            (_, StreamBody::None) => Framing::Empty,
+            (Framing::Length(length), StreamBody::Follows) => Framing::Length(length),
+            _ => Framing::Chunked,
+        };
+        Ok(Self {
+            bytes: 0,
+            version,
+            form: Form::Origin,
+            host: String::from_utf8_lossy(host).into_owned(),
+            name: HostName::of(host)?,
+            framing,
+            connection: Connection::KeepAlive,
+            kind: fields.kind(version),
+            reader: fields.reader(&method),
+            target: target.origin_form,
+            method,
+        })
+    }
+
     /// The path without its query.
     pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
+}
+
+/// A fragment is never sent (RFC 9112 section 3.2), and browsers escape the others; parsers differ in what they make of them.
+const NOT_IN_TARGETS: &[u8] = b"#\"<>";
+
+/// Whether there is a backquote in the path, where browsers escape it; in a query they do not.
+fn has_backquote(target: &str) -> bool {
+    target.split('?').next().is_some_and(|path| path.contains('`'))
 }
 
 struct Target<'a> {
@@ -158,7 +235,9 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(target: &'a str, method: &Method) -> Result<Self, Reason> {
-        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !target.bytes().all(|byte| byte.is_ascii_graphic() && !NOT_IN_TARGETS.contains(&byte))
+            || has_backquote(target)
+        {
             return Err(Reason::BadHead);
         }
         if target.starts_with('/') || (target == "*" && *method == Method::OPTIONS) {
@@ -169,8 +248,13 @@ impl<'a> Target<'a> {
             return Err(Reason::BadHead);
         }
         let rest = &target[scheme_end + 3..];
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let origin_form = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let origin_form = match path {
+            // It asks for the server itself (RFC 9112 section 3.2.4).
+            "" if *method == Method::OPTIONS => "*".to_owned(),
+            path if path.starts_with('/') => path.to_owned(),
+            path => format!("/{path}"),
+        };
         Ok(Self { origin_form, form: Form::Absolute, authority: Some(authority.as_bytes()) })
     }
 }
@@ -182,6 +266,7 @@ struct Fields<'a> {
     connection: Connection,
     upgrade: Upgrade,
     accept: &'a [u8],
+    content_type: &'a [u8],
     fetch_dest: Option<&'a [u8]>,
 }
 
@@ -196,12 +281,13 @@ impl<'a> Fields<'a> {
         let mut fields = Fields {
             host: None,
             framing: Framing::Empty,
-            connection: if version == Version::Http11 { Connection::KeepAlive } else { Connection::Close },
+            connection: if version == Version::Http10 { Connection::Close } else { Connection::KeepAlive },
             upgrade: Upgrade::None,
             accept: b"",
+            content_type: b"",
             fetch_dest: None,
         };
-        let (mut length, mut chunked, mut nominations) = (None, false, 0);
+        let (mut length, mut chunked, mut expects, mut nominations) = (None, false, false, 0);
         for Header { name, value } in headers {
             if name.eq_ignore_ascii_case("host") {
                 once(&mut fields.host, value).map_err(|()| Reason::BadHost)?;
@@ -212,12 +298,22 @@ impl<'a> Fields<'a> {
                     return Err(Reason::BadHead);
                 }
                 chunked = true;
+            } else if is_disguise(name) {
+                return Err(Reason::BadHead);
+            } else if name.eq_ignore_ascii_case("expect") {
+                // Only this one is known; a second or another one may be read differently behind us.
+                if expects || !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Reason::Expectation);
+                }
+                expects = true;
             } else if name.eq_ignore_ascii_case("connection") {
                 fields.nominate(value, &mut nominations)?;
             } else if name.eq_ignore_ascii_case("upgrade") && value.eq_ignore_ascii_case(b"websocket") {
                 fields.upgrade = Upgrade::WebSocket;
             } else if name.eq_ignore_ascii_case("accept") {
                 fields.accept = value;
+            } else if name.eq_ignore_ascii_case("content-type") {
+                fields.content_type = value;
             } else if name.eq_ignore_ascii_case("sec-fetch-dest") {
                 fields.fetch_dest = Some(value);
             }
@@ -248,7 +344,8 @@ impl<'a> Fields<'a> {
 
     fn authority(&self, target: &Target<'_>, version: Version) -> Result<(String, HostName), Reason> {
         if let (Some(authority), Some(host)) = (target.authority, self.host)
-            && !authority.eq_ignore_ascii_case(host)
+            // To be sent identical (RFC 9112 section 3.2); Pingora compares like this, too.
+            && authority != host
         {
             return Err(Reason::BadHost);
         }
@@ -257,7 +354,7 @@ impl<'a> Fields<'a> {
                 let name = HostName::of(host)?;
                 Ok((String::from_utf8_lossy(host).into_owned(), name))
             }
-            (None, Version::Http11) => Err(Reason::BadHost),
+            (None, Version::Http11 | Version::Http2) => Err(Reason::BadHost),
             (None, Version::Http10) => Ok((String::new(), HostName::NONE)),
         }
     }
@@ -265,7 +362,7 @@ impl<'a> Fields<'a> {
     fn kind(&self, version: Version) -> Kind {
         if self.upgrade == Upgrade::WebSocket && version == Version::Http11 {
             Kind::WebSocket
-        } else if contains(self.accept, b"text/event-stream") {
+        } else if contains(self.accept, b"text/event-stream") || self.content_type.starts_with(GRPC) {
             Kind::EventStream
         } else {
             Kind::Plain
@@ -285,6 +382,12 @@ impl<'a> Fields<'a> {
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ()> {
     slot.replace(value).map_or(Ok(()), |_| Err(()))
+}
+
+/// Whether a field is named almost like one that frames a body, so that somebody behind may take it for that.
+fn is_disguise(name: &str) -> bool {
+    let letters = || name.bytes().filter(u8::is_ascii_alphabetic).map(|byte| byte.to_ascii_lowercase());
+    name.len() >= 13 && (letters().eq(*b"contentlength") || letters().eq(*b"transferencoding"))
 }
 
 /// Digits and nothing else; what does not fit is a lie.

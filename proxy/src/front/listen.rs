@@ -23,6 +23,7 @@ use tracing::{debug, error, warn};
 use super::conn::Transport;
 use super::tls::Tls;
 use super::{Worker, serve};
+use crate::config::Http2;
 use crate::decide::headers::{Facts, Scheme};
 use crate::edge::Edge;
 use crate::lane::pingora::proxy;
@@ -65,6 +66,7 @@ fn socket(address: SocketAddr) -> io::Result<socket2::Socket> {
 pub(crate) struct Entrance {
     /// Where TLS is spoken.
     pub(crate) tls: Option<Tls>,
+    pub(crate) http2: Http2,
 }
 
 /// One listening socket of a worker.
@@ -76,11 +78,15 @@ pub(crate) struct Socket {
 
 /// The life of a worker thread: serves until told to stop, and again after a panic.
 pub(crate) fn work(mut sockets: Vec<Socket>, edge: &Arc<Edge>, stop: &watch::Receiver<Stop>) {
+    again_and_again(stop, || block_on(run(&mut sockets, Arc::clone(edge), stop.clone()))?);
+}
+
+/// Calls `serve` until it ends well or there is nothing more to serve.
+fn again_and_again(stop: &watch::Receiver<Stop>, mut serve: impl FnMut() -> io::Result<()>) {
     loop {
-        let mut run = || block_on(run(&mut sockets, Arc::clone(edge), stop.clone()));
-        match std::panic::catch_unwind(AssertUnwindSafe(&mut run)) {
-            Ok(Ok(Ok(()))) => return,
-            Ok(Ok(Err(error)) | Err(error)) => error!(%error, "a worker could not serve"),
+        match std::panic::catch_unwind(AssertUnwindSafe(&mut serve)) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error!(%error, "a worker could not serve"),
             Err(_) => error!("a worker panicked"),
         }
         if stop.borrow().is_asked() {
@@ -139,7 +145,9 @@ async fn accept(
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
+                if let Some(left_out) = worker.edge.quiet.say(worker.edge.signals.now()) {
+                    warn!(%error, left_out, "a connection could not be accepted");
+                }
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
                 continue;
@@ -174,7 +182,7 @@ fn begin(
     });
 }
 
-async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, entrance: &Entrance) {
+async fn connection(worker: &Rc<Worker>, stream: TcpStream, client: SocketAddr, entrance: &Entrance) {
     let Ok(local) = stream.local_addr() else { return };
     if stream.set_nodelay(true).is_err() {
         return;
@@ -189,5 +197,8 @@ async fn connection(worker: &Worker, stream: TcpStream, client: SocketAddr, entr
             Err(_) => return debug!("TLS handshake took too long"),
         },
     };
-    serve(worker, transport, facts).await;
+    serve(worker, transport, facts, entrance.http2).await;
 }
+
+#[cfg(test)]
+mod tests;

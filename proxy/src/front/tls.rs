@@ -19,6 +19,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
+use crate::config::Http2;
 use crate::live::{Hosts, Live};
 
 /// A fatal alert `unrecognized_name` as it goes over the wire before any key is agreed (RFC 8446 section 6, RFC 6066 section 3).
@@ -134,14 +135,18 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// The one configuration of all workers: tickets resume on each of them.
-    pub(crate) fn new(live: &Arc<Live>, fallback: &Arc<Fallback>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(live: &Arc<Live>, fallback: &Arc<Fallback>, http2: Http2) -> Result<Self, rustls::Error> {
         let names = Arc::new(BySni { live: Arc::clone(live), fallback: Arc::clone(fallback) });
         let provider = Arc::new(ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&names) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let protocols: &[&[u8]] = match http2 {
+            Http2::On => &[b"h2", b"http/1.1"],
+            Http2::Off => &[b"http/1.1"],
+        };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self { names, config: Arc::new(config) })
     }

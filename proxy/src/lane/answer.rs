@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use http::Method;
+use pingora::http::ResponseHeader;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::warn;
@@ -36,7 +37,10 @@ impl Answer {
         let refusal = reason.refusal();
         if refusal.fault == Fault::Operator {
             let environment = exchange.cell.as_ref().map(|cell| cell.id.as_str()).unwrap_or_default();
-            warn!(reason = refusal.label, environment.id = environment, "a request was refused");
+            let quiet = exchange.cell.as_ref().map_or(&*exchange.edge.quiet, |cell| &cell.quiet);
+            if let Some(left_out) = quiet.say(exchange.edge.signals.now()) {
+                warn!(reason = refusal.label, environment.id = environment, left_out, "a request was refused");
+            }
         }
         let (content_type, body) = page(reason, &refusal, exchange.reader);
         let mut fields = vec![
@@ -49,6 +53,16 @@ impl Answer {
             fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
         }
         Self { status: refusal.status, fields, body }
+    }
+
+    /// Its head, for the lane and for streams.
+    pub(crate) fn header(&self) -> pingora::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build(self.status, Some(self.fields.len() + 3))?;
+        for (name, value) in &self.fields {
+            header.insert_header(*name, value.as_str())?;
+        }
+        header.set_content_length(self.body.len())?;
+        Ok(header)
     }
 
     /// As bytes; a HEAD gets no body.

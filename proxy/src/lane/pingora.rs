@@ -4,10 +4,12 @@ use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dormouse_link::Report;
+use http::{HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::*;
@@ -22,10 +24,16 @@ use crate::access::EndedBy;
 use crate::config::Limits;
 use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in_request};
 use crate::decide::refuse::Reason;
-use crate::exchange::{Attempt, Exchange, millis};
-use crate::front::head::{Form, Kind};
+use crate::decide::response::is_clear;
+use crate::exchange::{Attempt, Carried, Exchange, millis};
+use crate::front::head::{Form, Kind, Version};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
+
+/// The most looks at a cell for one connection.
+const LOOKS_MAX: usize = 16;
+/// The begin of the media type of an answer that may be silent for long.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// A worker's lane.
 pub(crate) struct Lane;
@@ -38,8 +46,8 @@ pub(crate) fn proxy(limits: &Limits) -> Arc<HttpProxy<Lane>> {
     let conf = ServerConf {
         threads: 1,
         upstream_keepalive_pool_size: limits.pooled,
-        // The first try, the retries, and one more after a wait for a newer cell.
-        max_retries: limits.retries + 2,
+        // The first try, the retries, one more after a wait for a newer cell, and the looks in between.
+        max_retries: limits.retries + 2 + looks(limits),
         ..ServerConf::default()
     };
     Arc::new(http_proxy(&Arc::new(conf), Lane))
@@ -64,7 +72,10 @@ impl ProxyHttp for Lane {
         *context = carried.downcast().ok();
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        if context.is_none() {
+            *context = session.req_header().extensions.get().and_then(Carried::take);
+        }
         let exchange = ours(context)?;
         let now = Instant::now();
         let first = match exchange.attempt {
@@ -87,7 +98,7 @@ impl ProxyHttp for Lane {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(exchange) = context {
-            note_failure(exchange);
+            note_failure(exchange, error.etype());
             error.set_retry(true);
         }
         error
@@ -112,7 +123,7 @@ impl ProxyHttp for Lane {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
@@ -120,11 +131,22 @@ impl ProxyHttp for Lane {
         for name in dropped_from_request(&request.headers) {
             request.remove_header(&name);
         }
+        let has_body =
+            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers.contains_key(name));
+        if !has_body || session.req_header().version == http::Version::HTTP_10 {
+            // There is nothing to wait with, or nobody who understands that it is waited for (RFC 9110 section 10.1.1).
+            request.remove_header(&header::EXPECT);
+        }
+        if exchange.version == Version::Http2 {
+            join_cookies(request)?;
+        }
         for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
             request.insert_header(name, value)?;
         }
         if exchange.form == Form::Absolute {
             request.set_raw_path(exchange.target.as_bytes())?;
+            // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
+            request.insert_header(header::HOST, exchange.record.host.as_str())?;
         }
         Ok(())
     }
@@ -133,12 +155,18 @@ impl ProxyHttp for Lane {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
         if session.was_upgraded() {
             return Ok(());
+        }
+        if exchange.version == Version::Http2 {
+            // Of a stream, nobody else counts; its head is not counted.
+            let count = body.as_ref().map_or(0, |body| body.len() as u64);
+            exchange.wire.received.fetch_add(count, Ordering::Relaxed);
+            exchange.wire.whole.store(end, Ordering::Relaxed);
         }
         exchange.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         if exchange.body_bytes > exchange.edge.limits.body_bytes {
@@ -158,6 +186,9 @@ impl ProxyHttp for Lane {
         if response.status == 101 && exchange.kind != Kind::WebSocket {
             // Pingora lets it pass where neither side asked.
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for").into_up());
+        }
+        if !is_clear(response.version, &response.headers) {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an ambiguous answer").into_up());
         }
         for name in dropped_from_response(&response.headers, response.status.as_u16()) {
             response.remove_header(&name);
@@ -180,10 +211,36 @@ impl ProxyHttp for Lane {
         } else if *exchange.edge.stopping.borrow() {
             session.set_keepalive(None);
         }
+        if session.req_header().version == http::Version::HTTP_10
+            && response.headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            // The client knows no chunks: the body ends with the connection.
+            response.remove_header(&header::TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
+            exchange.wire.streams.store(true, Ordering::Relaxed);
+        }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        let exchange = ours(context)?;
+        if exchange.version == Version::Http2 {
+            let count = body.as_ref().map_or(0, |body| body.len() as u64);
+            exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
+        }
+        Ok(None)
     }
 
     fn error_while_proxy(
@@ -208,6 +265,7 @@ impl ProxyHttp for Lane {
         let status = match reason(error, exchange) {
             None => {
                 exchange.record.ended_by = EndedBy::Client;
+                exchange.wire.given_up.store(true, Ordering::Relaxed);
                 0
             }
             Some(reason) => {
@@ -243,6 +301,20 @@ impl ProxyHttp for Lane {
     }
 }
 
+/// HTTP/2 clients may cut their cookies into several fields, which are one in HTTP/1 (RFC 9113 section 8.2.3).
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let mut all = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    if let (Some(first), Some(second)) = (all.next(), all.next()) {
+        let mut joined = [first, second].join(&b"; "[..]);
+        for more in all {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(more);
+        }
+        request.insert_header(header::COOKIE, joined)?;
+    }
+    Ok(())
+}
+
 fn ours(context: &mut Context) -> Result<&mut Exchange> {
     context.as_deref_mut().ok_or_else(lost)
 }
@@ -273,13 +345,31 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
     }
 }
 
-fn note_failure(exchange: &mut Exchange) {
+/// How often the cell is looked at while one connection is waited for.
+fn looks(limits: &Limits) -> usize {
+    let looks = limits.connect.as_nanos().div_ceil(limits.connect_look.as_nanos().max(1));
+    usize::try_from(looks).map_or(LOOKS_MAX, |looks| looks.min(LOOKS_MAX))
+}
+
+/// The only endpoint gets its whole time, in several tries: it may be slow to accept. Where there is another, that one is next.
+fn note_failure(exchange: &mut Exchange, how: &ErrorType) {
     let Some(flight) = &exchange.flight else { return };
-    exchange.tried.note(flight);
+    let lasts = match exchange.attempt {
+        Attempt::Began { first, .. } => first.elapsed() < exchange.edge.limits.connect,
+        Attempt::Fresh => false,
+    };
+    let is_only = flight.offer.endpoints().len() == 1;
+    if !(lasts && is_only && *how == ErrorType::ConnectTimedout) {
+        exchange.tried.note(flight);
+    }
+    let (cell, instance) = (&flight.cell, &flight.endpoint().instance);
+    if let Some(left_out) = cell.quiet.say(exchange.edge.signals.now()) {
+        tracing::warn!(environment.id = %cell.id, instance.id = %instance, left_out, "an instance could not be connected to");
+    }
     exchange.edge.signals.unreachable(Report::Unreachable {
-        environment: flight.cell.id.clone(),
+        environment: cell.id.clone(),
         epoch: flight.offer.epoch(),
-        instance: flight.endpoint().instance.clone(),
+        instance: instance.clone(),
     });
 }
 
@@ -294,6 +384,7 @@ fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
     }
     Some(match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, _) if exchange.wire.broken.load(Ordering::Relaxed) => Reason::BadBody,
+        (ErrorSource::Downstream, _) if exchange.wire.slow.load(Ordering::Relaxed) => Reason::BodyTimeout,
         (ErrorSource::Downstream, ReadTimedout) => Reason::BodyTimeout,
         (ErrorSource::Downstream, InvalidHTTPHeader) => Reason::BadHead,
         (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => return None,
@@ -310,6 +401,8 @@ fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
 /// Nothing can be said any more once the instance's answer was begun; the connection's end says it.
 async fn write_refusal(session: &mut Session, reason: Reason, exchange: &Exchange) -> u16 {
     if session.response_written().is_some_and(|response| !response.status.is_informational()) {
+        // To HTTP/1.0 an orderly end would be the body's.
+        exchange.wire.cut.store(exchange.version == Version::Http10, Ordering::Relaxed);
         return 0;
     }
     let answer = Answer::refusal(reason, exchange);
@@ -320,12 +413,7 @@ async fn write_refusal(session: &mut Session, reason: Reason, exchange: &Exchang
 }
 
 async fn write_answer(session: &mut Session, answer: &Answer) -> Result<()> {
-    let mut response = ResponseHeader::build(answer.status, Some(answer.fields.len() + 3))?;
-    for (name, value) in &answer.fields {
-        response.insert_header(*name, value.as_str())?;
-    }
-    response.set_content_length(answer.body.len())?;
     session.set_keepalive(None);
-    session.write_response_header(Box::new(response), false).await?;
+    session.write_response_header(Box::new(answer.header()?), false).await?;
     session.write_response_body(Some(Bytes::copy_from_slice(answer.body.as_bytes())), true).await
 }

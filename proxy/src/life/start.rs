@@ -19,6 +19,7 @@ use crate::front::listen::{Entrance, Socket, bind, work};
 use crate::front::tls::{Fallback, Tls};
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::quiet::Quiet;
 
 pub(super) fn start(
     config: Config,
@@ -37,9 +38,9 @@ pub(super) fn start(
         let fallback = Arc::new(Fallback::empty());
         let tls = match listener.protocol {
             Protocol::Plain => None,
-            Protocol::Tls => Some(Tls::new(&live, &fallback).map_err(StartError::Tls)?),
+            Protocol::Tls => Some(Tls::new(&live, &fallback, listener.http2).map_err(StartError::Tls)?),
         };
-        let entrance = Arc::new(Entrance { tls });
+        let entrance = Arc::new(Entrance { tls, http2: listener.http2 });
         // Of a predecessor with more workers there are more sockets than workers, of one with less some are shared.
         for at in 0..sockets.len().max(count) {
             let listener = Arc::clone(&sockets[at % sockets.len()]);
@@ -56,6 +57,7 @@ pub(super) fn start(
     let (ready, ready_heard) = watch::channel(false);
     let (signals, heard) = Signals::new();
     let limits = Arc::new(config.limits);
+    let quiet = Arc::new(Quiet::default());
     let edge = || {
         Arc::new(Edge {
             limits: Arc::clone(&limits),
@@ -63,6 +65,7 @@ pub(super) fn start(
             signals: Arc::clone(&signals),
             access: access.clone(),
             dice: Dice::default(),
+            quiet: Arc::clone(&quiet),
             ready: ready_heard.clone(),
             stopping: stopping_heard.clone(),
             phase: phase_heard.clone(),

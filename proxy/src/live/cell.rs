@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::signals::Signals;
 use crate::decide::refuse::Reason;
 use crate::dice::Dice;
+use crate::quiet::Quiet;
 
 /// One version of a cell. Instances keep their counters from version to version.
 #[derive(Debug, Default)]
@@ -78,6 +79,8 @@ pub(crate) struct Cell {
     pub(crate) last_ended: AtomicU64,
     /// In the list of those that were seen.
     pub(crate) seen_listed: AtomicBool,
+    /// What is logged of it.
+    pub(crate) quiet: Quiet,
 }
 
 /// One of the two counts of those who choose.
@@ -148,6 +151,7 @@ impl Cell {
             in_flight: AtomicU32::new(0),
             last_ended: AtomicU64::new(0),
             seen_listed: AtomicBool::new(false),
+            quiet: Quiet::default(),
         }
     }
 

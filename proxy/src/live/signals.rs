@@ -89,8 +89,10 @@ impl Signals {
     }
 }
 
+/// Whoever calls has counted first what it has to say, and the feed takes the flag away before it reads the counts. In that
+/// one order of all (so nothing weaker will do) either the feed sees the count, or the flag is seen to be gone.
 fn list(to: &mpsc::Sender<Arc<Cell>>, listed: &AtomicBool, cell: &Arc<Cell>) {
-    if listed.load(Ordering::Relaxed) || listed.swap(true, Ordering::SeqCst) {
+    if listed.load(Ordering::SeqCst) || listed.swap(true, Ordering::SeqCst) {
         return;
     }
     if to.try_send(Arc::clone(cell)).is_err() {

@@ -23,7 +23,7 @@ async fn every_request_leaves_one_record_that_says_what_happened() {
     client.send("POST /echo?secret=1 HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello").await;
     client.response().await;
     client.get("a.example", "/second").await;
-    client.get("unknown.example", "/\u{22}quoted").await;
+    client.get("unknown.example", "/\\escaped").await;
     client.send("no request\r\n\r\n").await;
     client.response().await;
     let id = origin.requests()[0].field("x-request-id").remove(0);
@@ -61,7 +61,7 @@ async fn every_request_leaves_one_record_that_says_what_happened() {
     assert!(first["first_byte_ms"].is_u64() && first["total_ms"].is_u64() && first["connect_ms"].is_u64());
     assert!(!text.contains("secret"), "no query is recorded");
     assert_eq!((&records[1]["reused"], &records[1]["path"]), (&true.into(), &"/second".into()));
-    assert_eq!((&records[2]["status"], &records[2]["path"]), (&404.into(), &"/\"quoted".into()));
+    assert_eq!((&records[2]["status"], &records[2]["path"]), (&404.into(), &"/\\escaped".into()));
     assert_eq!((&records[3]["status"], &records[3]["ended_by"]), (&400.into(), &"proxy".into()));
     let mode = std::fs::metadata(&path).expect("the log").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -1,12 +1,19 @@
 //! The data plane from outside: real sockets, raw clients and origins, and a control plane that is a test.
 
 mod access;
+mod answers;
+mod corpus;
 mod drain;
 mod failing;
 mod framing;
+mod http2;
 mod lifecycle;
+mod logging;
+mod pipelining;
 mod routing;
+mod slow;
 mod streaming;
+mod strict;
 mod tls;
 mod wake;
 mod world;

@@ -42,35 +42,6 @@ async fn a_browser_gets_html_and_a_head_no_body() {
 }
 
 #[tokio::test]
-async fn p20_an_ambiguous_authority_never_reaches_an_origin() {
-    let (mut world, origin) = (World::start().await, Origin::start("one").await);
-    world.serve("a.example", &[&origin]).await;
-    for bad in [
-        "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a.example\r\nHost: a.example\r\n\r\n",
-        "GET http://b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: u@a.example\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a.example/x\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a.example b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a.example,b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a%2eexample\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "GET / HTTP/1.1\nHost: a.example\n\n",
-    ] {
-        let mut client = world.client().await;
-        client.send(bad).await;
-        let answer = client.response().await;
-        assert_eq!((answer.status, answer.field("connection").as_deref()), (400, Some("close")), "{bad:?}");
-        assert!(client.closed().await, "{bad:?}");
-    }
-    let mut client = world.client().await;
-    client.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n").await;
-    assert_eq!(client.response().await.status, 405);
-    assert_eq!(origin.requests().len(), 0);
-    world.stop().await;
-}
-
-#[tokio::test]
 async fn p25_the_origin_gets_our_fields_and_none_of_the_clients_versions() {
     let (mut world, origin) = (World::start().await, Origin::start("one").await);
     world.serve("a.example", &[&origin]).await;

@@ -135,17 +135,11 @@ async fn everything(world: &World) {
 
     // A request comes before it sleeps.
     world.pushed("shop", &Source::says("slow version").answers_after(1500)).await;
-    let visitor = world.visitor();
-    let first = visitor.get("shop-test.localhost", "/");
-    let sleeps = async {
-        let (asked, second) = tokio::join!(world.put_to_sleep("shop", "test"), async {
-            world.until("shop", "test", "closing").await;
-            world.visitor().get("shop-test.localhost", "/").await
-        });
-        (asked, second.expect("an answer").status)
-    };
-    let (first, (asked, second)) = tokio::join!(first, sleeps);
-    assert_eq!((first.expect("an answer").status, asked.ok, second), (200, false, 200), "{}", asked.text);
+    let deadline = Instant::now() + SOON;
+    // On a busy machine it may come too late, and wake it: then once more.
+    while comes_after_it_slept(world).await {
+        assert!(Instant::now() < deadline, "every request came too late");
+    }
 
     // A newer push takes the place of one that is built.
     let slow = Source::says("never seen").builds_in(5_000);
@@ -162,6 +156,23 @@ async fn everything(world: &World) {
     }
     world.until_served("shop.localhost").await;
     assert!(world.follow("DELETE", "/apps/shop").await.ok);
+}
+
+/// Sends a request while another one keeps the environment from its sleep. Both are answered; says whether the second came
+/// too late, when it slept already.
+async fn comes_after_it_slept(world: &World) -> bool {
+    let visitor = world.visitor();
+    let first = visitor.get("shop-test.localhost", "/");
+    let second = async {
+        while !["closing", "asleep"].map(Some).contains(&world.environment("shop", "test").await["state"].as_str()) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        world.visitor().get("shop-test.localhost", "/").await
+    };
+    let (first, asked, second) = tokio::join!(first, world.put_to_sleep("shop", "test"), second);
+    let (first, second) = (first.expect("an answer"), second.expect("an answer"));
+    assert_eq!((first.status, second.status), (200, 200), "{} {} {}", first.body, second.body, asked.text);
+    asked.ok
 }
 
 async fn environment_of(world: &World, name: &str) -> dormouse_link::EnvironmentId {

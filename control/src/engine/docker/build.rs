@@ -12,10 +12,11 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::image::{described, sweep};
+use super::layers::{self, Added};
 use super::{Docker, Fault, IMAGE, PART};
 use crate::engine::lines::Lines;
 use crate::engine::log::Log;
-use crate::engine::{Build, BuildError, EngineError, Image, NO_DOCKERFILE};
+use crate::engine::{BUILD, Build, BuildError, EngineError, Image, NO_DOCKERFILE};
 
 /// The memory a step of a build may use, in bytes, with no swap beyond it; the most that the builder's interface can say.
 const STEP_MEMORY: i32 = 2047 * 1024 * 1024;
@@ -47,6 +48,18 @@ impl Docker {
     }
 
     async fn run_build(&self, build: Build, told: &mut Told) -> Result<Image, BuildError> {
+        let of = build.labels.get(BUILD).map_or("", String::as_str);
+        let instruction = layers::instruction(&self.installation, of);
+        let mut added = Added::default();
+        let labelled = crate::context::with_dockerfile(&build.context, |text| {
+            let labelled = layers::labelled(text, &instruction);
+            added = labelled.added;
+            labelled.text
+        });
+        let body = match labelled {
+            Some(pieces) => bollard::body_stream(futures_util::stream::iter(pieces)),
+            None => bollard::body_full(build.context),
+        };
         let mut labels = self.labels(&[(PART, IMAGE)]).unwrap_or_default();
         labels.extend(build.labels);
         let tag = self.tag(&build.tag);
@@ -66,24 +79,24 @@ impl Docker {
             ..Default::default()
         };
         let client = self.client();
-        let mut stream = client.build_image(options, None, Some(bollard::body_full(build.context)));
+        let mut stream = client.build_image(options, None, Some(body));
         let mut id = None;
         while let Some(info) = stream.next().await {
-            let info = info.map_err(|error| self.build_error(error.into()))?;
+            let info = info.map_err(|error| self.build_error(error.into(), &added))?;
             id = info.aux.as_ref().and_then(|aux| aux.id.clone()).or(id);
             told.take(info).await;
         }
         told.finish().await;
         let cut_off = || {
             let words = "the build's stream ended before the image was there";
-            self.build_error(Fault::Silent(words.into()))
+            self.build_error(Fault::Silent(words.into()), &Added::default())
         };
         let id = id.ok_or_else(cut_off)?;
         let image = self.inspect(&id).await?.and_then(described);
         image.ok_or_else(cut_off)
     }
 
-    fn build_error(&self, fault: Fault) -> BuildError {
+    fn build_error(&self, fault: Fault, added: &Added) -> BuildError {
         match fault {
             Fault::Said { says, .. } if says.contains("no space left on device") => {
                 BuildError::Engine(EngineError::Refused { doing: "build the image".to_owned(), says })
@@ -91,7 +104,7 @@ impl Docker {
             Fault::Said { status: 503, says } => {
                 BuildError::Engine(EngineError::Refused { doing: "build the image".to_owned(), says })
             }
-            Fault::Said { says, .. } => BuildError::Failed(words(&says)),
+            Fault::Said { says, .. } => BuildError::Failed(words(&added.counted_back(&says))),
             fault => BuildError::Engine(self.error("build the image", fault)),
         }
     }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::query_parameters::EventsOptions;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Docker, INSTALLATION, open};
 
@@ -15,6 +16,10 @@ const AGAIN_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// The engine repeats what happened in this time before we asked, so that nothing falls between asking and listening.
 const OVERLAP: Duration = Duration::from_secs(2);
+
+/// When an event is worth another look. An engine tells that a container died, and only then writes it down: a listing of
+/// the same moment may still show it as running.
+const LOOKS_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1)];
 
 /// What is worth a look.
 const ACTIONS: [&str; 6] = ["start", "die", "destroy", "pause", "unpause", "oom"];
@@ -46,15 +51,44 @@ async fn listen(address: &str, installation: &str, sender: &mpsc::Sender<()>) {
     loop {
         // It may come back with another version.
         if let Ok(client) = open(address).await {
-            let mut events = client.events(Some(options(installation)));
+            let events = client.events(Some(options(installation)));
             signal();
-            while let Some(Ok(_)) = events.next().await {
+            if hear(events.take_while(|event| std::future::ready(event.is_ok())), signal).await > 0 {
                 again_after = AGAIN_AFTER_MIN;
-                signal();
             }
         }
         tokio::time::sleep(again_after).await;
         again_after = (again_after * 2).min(AGAIN_AFTER_MAX);
+    }
+}
+
+/// Signals at each event, and again a while after the last one; returns how many there were.
+async fn hear(events: impl Stream, signal: impl Fn()) -> usize {
+    let mut events = std::pin::pin!(events);
+    let (mut heard, mut looks) = (0, LOOKS_AFTER.iter());
+    let mut last = Instant::now();
+    let mut next = None;
+    loop {
+        let again = async {
+            match next {
+                Some(after) => sleep_until(last + after).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancel safe: a stream loses nothing, and time is asked for anew.
+        tokio::select! {
+            event = events.next() => {
+                if event.is_none() {
+                    return heard;
+                }
+                heard += 1;
+                last = Instant::now();
+                looks = LOOKS_AFTER.iter();
+            }
+            () = again => {}
+        }
+        signal();
+        next = looks.next().copied();
     }
 }
 
@@ -69,5 +103,24 @@ fn options(installation: &str) -> EventsOptions {
             ("event".to_owned(), actions),
         ])),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_a_reason_to_look_now_and_when_the_engine_has_written_it_down() {
+        let looks = Cell::new(0);
+        let events = stream::iter([(), ()]).chain(stream::pending());
+        let heard = tokio::time::timeout(Duration::from_secs(60), hear(events, || looks.set(looks.get() + 1)));
+        assert!(heard.await.is_err(), "it goes on");
+        assert_eq!(looks.get(), 2 + LOOKS_AFTER.len(), "after the last one only");
+        assert_eq!(hear(stream::iter([(), ()]), || {}).await, 2);
     }
 }

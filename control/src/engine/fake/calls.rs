@@ -30,6 +30,9 @@ impl Inner {
         for (number, step) in steps.iter().enumerate() {
             log.line(format!("Step {}/{} : {step}", number + 1, steps.len())).await;
         }
+        for _ in 0..script.build_log {
+            log.line("x".repeat(1024)).await;
+        }
         tokio::time::sleep(script.slow_build).await;
         if let Some(words) = script.fail_build {
             return Err(BuildError::Failed(words));

@@ -46,7 +46,7 @@ impl Fate {
 }
 
 impl Process {
-    /// SIGTERM: it finishes what it is at.
+    /// SIGTERM: it finishes what it is at, unless its script says otherwise.
     pub(super) fn terminate(&self) {
         self.stopping.cancel();
     }
@@ -103,18 +103,29 @@ pub(super) fn spawn(
     process
 }
 
-fn listen(at: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A port that is listened on, and free for the next process as soon as this is dropped. To close the socket would not do:
+/// whoever starts a program at that moment (git, in another world of the same test) has a copy of it until the program runs.
+struct Port(std::net::TcpListener);
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // Fails only where it does not listen any more.
+        let _ = socket2::SockRef::from(&self.0).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn listen(at: SocketAddr) -> io::Result<Port> {
     if !matches!(at.ip(), IpAddr::V4(address) if address.is_loopback()) {
         return Err(io::Error::other("the fake engine listens on 127.0.0.0/8 only"));
     }
     let listener = std::net::TcpListener::bind(at)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok(Port(listener))
 }
 
 async fn run(
     at: SocketAddr,
-    early: Option<io::Result<std::net::TcpListener>>,
+    early: Option<io::Result<Port>>,
     answers: Arc<Answers>,
     stopping: CancellationToken,
 ) -> i64 {
@@ -125,9 +136,10 @@ async fn run(
     if let Some(code) = answers.script.exit {
         return code;
     }
-    let listener = early.unwrap_or_else(|| listen(at)).and_then(tokio::net::TcpListener::from_std);
-    let listener = match listener {
-        Ok(listener) => listener,
+    let port = early.unwrap_or_else(|| listen(at));
+    let listening = port.and_then(|port| Ok((tokio::net::TcpListener::from_std(port.0.try_clone()?)?, port)));
+    let (listener, port) = match listening {
+        Ok(listening) => listening,
         Err(error) => {
             tracing::warn!(address = %at, error = &error as &dyn std::error::Error, "a fake process cannot listen");
             return 1;
@@ -146,7 +158,10 @@ async fn run(
             }
         }
     }
-    drop(listener);
+    drop((port, listener));
+    if answers.script.drop_at_stop {
+        clients.shutdown().await;
+    }
     while clients.join_next().await.is_some() {}
     0
 }
@@ -255,4 +270,20 @@ impl Head {
 async fn skip(client: &mut BufReader<TcpStream>, length: u64) -> io::Result<()> {
     let skipped = tokio::io::copy(&mut client.take(length), &mut tokio::io::sink()).await?;
     if skipped == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_free_at_once_even_where_somebody_has_a_copy_of_its_socket() {
+        let port = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let at = port.0.local_addr().expect("an address");
+        let copy = port.0.try_clone().expect("a copy");
+        assert!(listen(at).is_err(), "it is in use");
+        drop(port);
+        listen(at).expect("it is free");
+        drop(copy);
+    }
 }

@@ -22,6 +22,8 @@ pub(super) struct Script {
     pub(super) exit: Option<i64>,
     /// `exit-after-ready`: exits with code 1 as soon as it answered once.
     pub(super) exit_after_ready: bool,
+    /// `drop-at-stop`: told to stop, it ends at once and drops the requests that run.
+    pub(super) drop_at_stop: bool,
     /// `never-answer`: takes requests, and that is all.
     pub(super) never_answer: bool,
     /// `log TEXT`, `error TEXT`: written at each start.
@@ -30,6 +32,8 @@ pub(super) struct Script {
     pub(super) cannot_start: Option<String>,
     /// `fail-build WORDS`: the build fails.
     pub(super) fail_build: Option<String>,
+    /// `build-log COUNT`: the build writes so many lines of a KiB.
+    pub(super) build_log: u64,
     /// `slow-build TIME`: the build takes so long.
     pub(super) slow_build: Duration,
     pub(super) exposed: Vec<u16>,
@@ -67,11 +71,13 @@ impl Script {
             "answer-after" => self.answer_after = time(value)?,
             "exit" => self.exit = Some(value.parse().ok()?),
             "exit-after-ready" => self.exit_after_ready = true,
+            "drop-at-stop" => self.drop_at_stop = true,
             "never-answer" => self.never_answer = true,
             "log" => self.log.push(LogLine { stderr: false, text: value.to_owned() }),
             "error" => self.log.push(LogLine { stderr: true, text: value.to_owned() }),
             "cannot-start" => self.cannot_start = Some(value.to_owned()),
             "fail-build" => self.fail_build = Some(value.to_owned()),
+            "build-log" => self.build_log = value.parse().ok()?,
             "slow-build" => self.slow_build = time(value)?,
             _ => return None,
         }

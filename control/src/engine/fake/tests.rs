@@ -94,6 +94,22 @@ async fn a_stop_lets_requests_finish() {
 }
 
 #[tokio::test]
+async fn a_stop_drops_requests_where_the_script_says_so() {
+    let (fake, instance) = engine("# fake: answer-after 600s\n# fake: drop-at-stop\n").await;
+    fake.start(instance.clone()).await.unwrap();
+    let mut stream = TcpStream::connect(SocketAddr::new(instance.address, 8080)).await.unwrap();
+    let body = vec![b'x'; 32 << 20];
+    stream.write_all(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    fake.stop(&instance.id, Duration::from_secs(600)).await.unwrap();
+    let mut said = String::new();
+    // Cut off, in order or by a reset.
+    let _ = stream.read_to_string(&mut said).await;
+    assert_eq!(said, "");
+    assert_eq!(fake.instances().await.unwrap()[0].status, Status::Stopped { code: Some(0) });
+}
+
+#[tokio::test]
 async fn faults_happen_once_and_in_order() {
     let (fake, instance) = engine("").await;
     fake.fail_next(Operation::Start, Fault::Unavailable);

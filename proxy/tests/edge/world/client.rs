@@ -70,6 +70,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// The next answer, if it is a whole one.
+    pub(crate) async fn whole(&mut self) -> Option<Response> {
+        soon("a response, or the connection's end", self.read("GET")).await
+    }
+
     async fn read(&mut self, method: &str) -> Option<Response> {
         let head = self.head().await?;
         let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
@@ -84,6 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 let line = self.until(b"\r\n").await?;
                 let size = usize::from_str_radix(line.trim(), 16).expect("a chunk size");
                 let chunk = self.take(size + 2).await?;
+                assert!(chunk.ends_with(b"\r\n"), "a chunk ends where it says");
                 if size == 0 {
                     break;
                 }
@@ -127,6 +133,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn closed(&mut self) -> bool {
         let end = soon("the connection's end", self.stream.read_buf(&mut self.buffer)).await;
         matches!(end, Ok(0)) && self.buffer.is_empty()
+    }
+
+    /// Says that nothing more is sent, and still reads.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("the proxy is there");
+    }
+
+    /// What was read and not taken.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.buffer
     }
 
     async fn more(&mut self) -> bool {

@@ -2,6 +2,7 @@
 //! Everything waits for a condition with a deadline; nothing sleeps.
 
 pub(crate) mod client;
+pub(crate) mod http2;
 pub(crate) mod origin;
 
 use std::net::SocketAddr;
@@ -75,6 +76,8 @@ impl World {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config =
             Config { listeners: vec![Listener::http(any)], admin: Some(any), workers: 2, ..Config::default() };
+        // Clients that end in these tests are gone; the ones that only stop sending set it higher.
+        config.limits.half_closed = Duration::from_millis(20);
         change(&mut config);
         let (updates, updates_taken) = mpsc::channel(16);
         let (said, mut heard) = mpsc::channel(64);

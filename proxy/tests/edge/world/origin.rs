@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::client::{Client, field};
 use super::until;
@@ -17,12 +19,22 @@ pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     pub(crate) state: Arc<Seen>,
     task: JoinSet<()>,
+    hears: Arc<Semaphore>,
 }
+
+/// As long as a connection may take to a listener that has room for it.
+const CONNECTS_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) struct Seen {
     requests: Mutex<Vec<Request>>,
     connections: AtomicUsize,
-    /// What `/slow` and `/events` wait for.
+    /// What `/raw` and `/raw-end` answer.
+    script: Mutex<Vec<u8>>,
+    /// Bytes that were left over when a connection ended: no request at all.
+    junk: Mutex<Vec<u8>>,
+    /// Connections that ended.
+    ended: AtomicUsize,
+    /// What `/slow`, `/raw-late` and `/events` wait for.
     pub(crate) go: Semaphore,
 }
 
@@ -37,6 +49,30 @@ impl Request {
         field(&self.head, name)
     }
 
+    /// Whether nobody can read it in two ways.
+    pub(crate) fn is_well_framed(&self) -> bool {
+        let lines: Vec<_> = self.head.strip_suffix("\r\n\r\n").expect("a whole head").split("\r\n").collect();
+        let one_line = |line: &&str| !line.contains(['\r', '\n', '\0']) && !line.starts_with([' ', '\t']);
+        let token = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        };
+        let named = |line: &&str| line.split_once(':').is_some_and(|(name, _)| token(name));
+        let (lengths, codings) = (self.field("content-length"), self.field("transfer-encoding"));
+        let framed = match (&lengths[..], &codings[..]) {
+            ([], []) => self.body.is_empty(),
+            ([length], []) => *length == self.body.len().to_string(),
+            ([], [coding]) => coding == "chunked",
+            _ => false,
+        };
+        let begin: Vec<_> = lines[0].split(' ').collect();
+        lines.iter().all(one_line)
+            && matches!(begin[..], [method, _, "HTTP/1.1"] if token(method))
+            && lines[1..].iter().all(named)
+            && self.field("host").len() == 1
+            && framed
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.head.split(' ').nth(1).expect("a path")
     }
@@ -48,21 +84,64 @@ impl Origin {
     }
 
     pub(crate) fn on(name: &'static str, listener: TcpListener) -> Self {
+        let origin = Self::deaf_on(name, listener);
+        origin.hear();
+        origin
+    }
+
+    /// One that accepts nothing, and has no room for more, until it is told to hear.
+    pub(crate) async fn deaf(name: &'static str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let mut origin = Self::deaf_on(name, socket.listen(1).expect("it listens"));
+        let mut waiting = Vec::new();
+        while let Ok(connected) = timeout(CONNECTS_WITHIN, TcpStream::connect(origin.address)).await {
+            waiting.push(connected.expect("a connection"));
+        }
+        // They stay as long as it does.
+        origin.task.spawn(async move {
+            let _waiting = waiting;
+            std::future::pending::<()>().await;
+        });
+        origin
+    }
+
+    /// Begins to accept.
+    pub(crate) fn hear(&self) {
+        self.hears.add_permits(1);
+    }
+
+    fn deaf_on(name: &'static str, listener: TcpListener) -> Self {
+        let hears = Arc::new(Semaphore::new(0));
+        let heard = Arc::clone(&hears);
         let address = listener.local_addr().expect("bound");
-        let state =
-            Arc::new(Seen { requests: Mutex::default(), connections: AtomicUsize::new(0), go: Semaphore::new(0) });
+        let state = Arc::new(Seen {
+            requests: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            script: Mutex::default(),
+            junk: Mutex::default(),
+            ended: AtomicUsize::new(0),
+            go: Semaphore::new(0),
+        });
         let seen = Arc::clone(&state);
         let mut task = JoinSet::new();
         task.spawn(async move {
+            let _hears = heard.acquire().await.expect("nobody closes it");
             // Its connections end with it.
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
                 seen.connections.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(connection(Client::over(stream), name, Arc::clone(&seen)));
+                let seen = Arc::clone(&seen);
+                connections.spawn(async move {
+                    let mut client = Client::over(stream);
+                    connection(&mut client, name, Arc::clone(&seen)).await;
+                    seen.junk.lock().expect("no test panics with it").extend_from_slice(client.rest());
+                    seen.ended.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { name, address, state, task }
+        Self { name, address, state, task, hears }
     }
 
     /// An address where nobody listens.
@@ -90,19 +169,34 @@ impl Origin {
         until("requests at the origin", || self.requests().len() >= count).await;
     }
 
+    /// Sets what `/raw` and its like answer.
+    pub(crate) fn say(&self, bytes: impl AsRef<[u8]>) {
+        *self.state.script.lock().expect("no test panics with it") = bytes.as_ref().to_vec();
+    }
+
+    /// How many connections ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.state.ended.load(Ordering::SeqCst)
+    }
+
+    /// What came and was no request, of connections that ended.
+    pub(crate) fn junk(&self) -> Vec<u8> {
+        self.state.junk.lock().expect("no test panics with it").clone()
+    }
+
     /// Lets one `/slow` answer, or one event go.
     pub(crate) fn go(&self) {
         self.state.go.add_permits(1);
     }
 }
 
-async fn connection(mut client: Client<TcpStream>, name: &'static str, seen: Arc<Seen>) {
+async fn connection(client: &mut Client<TcpStream>, name: &'static str, seen: Arc<Seen>) {
     while let Some(head) = client.head().await {
         let path = head.split(' ').nth(1).expect("a path").to_owned();
         if path == "/early" {
             client.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
         }
-        let Some(body) = body(&mut client, &head).await else { return };
+        let Some(body) = body(client, &head).await else { return };
         seen.requests.lock().expect("no test panics with it").push(Request { head: head.clone(), body: body.clone() });
         match path.split('?').next().expect("a path") {
             "/early" => {}
@@ -126,6 +220,14 @@ async fn connection(mut client: Client<TcpStream>, name: &'static str, seen: Arc
             "/cut" => {
                 client.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all").await;
                 return;
+            }
+            "/raw" => client.send(script(&seen)).await,
+            "/raw-end" => return client.send(script(&seen)).await,
+            "/raw-late" => {
+                client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())).await;
+                let Ok(go) = seen.go.acquire().await else { return };
+                go.forget();
+                client.send(script(&seen)).await;
             }
             "/garbage" => return client.send("no HTTP at all\r\n\r\n").await,
             "/slow" => {
@@ -161,6 +263,10 @@ async fn connection(mut client: Client<TcpStream>, name: &'static str, seen: Arc
             _ => client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())).await,
         }
     }
+}
+
+fn script(seen: &Seen) -> Vec<u8> {
+    seen.script.lock().expect("no test panics with it").clone()
 }
 
 async fn body(client: &mut Client<TcpStream>, head: &str) -> Option<Vec<u8>> {

@@ -1,0 +1,217 @@
+//! One HTTP/2 connection: each stream is decided, admitted and carried like a request of its own.
+//!
+//! The codec bounds what one connection can ask for; here is what it leaves open: deadlines for the handshake, for idleness
+//! and for the end, and a client that costs more than it uses gets GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
+
+use std::future::pending;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use h2::Reason as Code;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, handshake};
+use pingora::protocols::{Digest, Stream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::conn::{Conn, Wire};
+use super::head::{Head, Kind, StreamBody};
+use super::{Worker, linger, prepare};
+use crate::config::Limits;
+use crate::decide::headers::Facts;
+use crate::exchange::{Carried, Exchange};
+use crate::lane::answer::Answer;
+use crate::wake::NotAdmitted;
+
+/// Streams of a connection that may be malformed; a working client has none.
+const MALFORMED_MAX: u32 = 32;
+/// Streams that a client may give up, before it counts that these are more than half of all. A browser gives up some when
+/// somebody leaves a page.
+const GIVEN_UP_FREE: u32 = 100;
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, facts: Facts) {
+    let limits = &worker.edge.limits;
+    conn.lift();
+    let wire = Arc::clone(conn.wire());
+    let io: Stream = conn;
+    // In time or not: what is no HTTP/2 is closed.
+    if let Ok(Ok(connection)) = timeout(limits.head, handshake(io, Some(options(limits)))).await {
+        streams(worker, connection, facts).await;
+    }
+    linger(wire.take_back(), worker).await;
+}
+
+fn options(limits: &Limits) -> H2Options {
+    let mut options = H2Options::new();
+    options
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(limits.stream_window)
+        // Were it smaller, one stream that is not read would stop the others.
+        .initial_connection_window_size(limits.streams.saturating_mul(limits.stream_window))
+        .max_send_buffer_size(limits.stream_window as usize);
+    options
+}
+
+type Connection = h2::server::Connection<Stream, Bytes>;
+
+/// How a stream ended.
+enum Ended {
+    /// With an answer, or for a reason of ours.
+    Served,
+    /// By its client, before it was answered.
+    GivenUp,
+}
+
+/// What a client did so far.
+#[derive(Default)]
+struct Conduct {
+    streams: u32,
+    malformed: u32,
+    given_up: u32,
+}
+
+impl Conduct {
+    fn costs_too_much(&self) -> bool {
+        self.malformed >= MALFORMED_MAX || (self.given_up > GIVEN_UP_FREE && self.given_up > self.streams / 2)
+    }
+}
+
+/// Accepts streams until the connection is over. Only this drives the connection's IO.
+async fn streams(worker: &Rc<Worker>, mut connection: Connection, facts: Facts) {
+    let limits = &worker.edge.limits;
+    let digest = Arc::new(Digest::default());
+    let mut stopping = worker.edge.stopping.clone();
+    // Dropped with the connection: nobody is left to be answered.
+    let mut running = JoinSet::new();
+    let mut conduct = Conduct::default();
+    let mut idle_since = Instant::now();
+    // After a GOAWAY: until when the connection may go on, if there is an end to it.
+    let mut leaving: Option<Option<Instant>> = None;
+    loop {
+        // Each arm is cancel-safe: a stream that was not returned is still the connection's.
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping), if leaving.is_none() => {
+                connection.graceful_shutdown();
+                leaving = Some(None);
+            }
+            accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => match accepted {
+                Ok(Some(H2Accept::Session(session))) => {
+                    conduct.streams += 1;
+                    running.spawn_local(stream(Rc::clone(worker), session, facts));
+                }
+                Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
+                Ok(None) | Err(_) => return,
+            },
+            Some(ended) = running.join_next() => {
+                if matches!(ended, Ok(Ended::GivenUp)) {
+                    conduct.given_up += 1;
+                }
+                idle_since = Instant::now();
+            }
+            () = sleep_until(idle_since + limits.keep_alive), if running.is_empty() && leaving.is_none() => {
+                connection.graceful_shutdown();
+                leaving = Some(Some(Instant::now() + limits.linger));
+            }
+            () = until(leaving.flatten()) => return,
+        }
+        // What was reset does not count for the codec's limit any more, but still runs here.
+        let crowd = running.len() > 2 * limits.streams as usize;
+        if (crowd || conduct.costs_too_much()) && leaving.flatten().is_none() {
+            connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+            leaving = Some(Some(Instant::now() + limits.linger));
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+async fn stream(worker: Rc<Worker>, mut session: HttpSession, facts: Facts) -> Ended {
+    let edge = &worker.edge;
+    let body = if session.is_body_empty() { StreamBody::None } else { StreamBody::Follows };
+    let head = Head::of_stream(session.req_header(), body, edge.limits.target_bytes);
+    let wire = Arc::new(Wire::default());
+    let mut exchange = Box::new(Exchange::new(edge, facts, &wire, head.as_ref().ok()));
+    let prepared = match &head {
+        Ok(head) => {
+            let left = async {
+                // Reset by its client, or gone with its connection.
+                let _ = session.idle().await;
+            };
+            prepare(edge, head, &mut exchange, left).await
+        }
+        Err(reason) => Err(NotAdmitted::Refused(*reason)),
+    };
+    match (prepared, head) {
+        (Ok(()), Ok(head)) => carry(&worker, session, &head, exchange, body, &wire).await,
+        (Err(NotAdmitted::Refused(reason)), _) => {
+            exchange.refuse(reason);
+            let answer = Answer::refusal(reason, &exchange);
+            exchange.record.status = answer.status;
+            // A client that is gone needs no answer.
+            let _ = write(&mut session, &answer, &edge.limits).await;
+            Ended::Served
+        }
+        _ => Ended::GivenUp,
+    }
+}
+
+/// Answers a stream; the codec resets what was not read of it.
+async fn write(session: &mut HttpSession, answer: &Answer, limits: &Limits) -> pingora::Result<()> {
+    let is_head = session.req_header().method == http::Method::HEAD;
+    session.set_write_timeout(Some(limits.client_write));
+    session.write_response_header(Box::new(answer.header()?), is_head)?;
+    if !is_head {
+        session.write_body(Bytes::copy_from_slice(answer.body.as_bytes()), true).await?;
+    }
+    Ok(())
+}
+
+/// Lends the stream to the lane.
+async fn carry(
+    worker: &Worker,
+    mut session: HttpSession,
+    head: &Head,
+    exchange: Box<Exchange>,
+    body: StreamBody,
+    wire: &Wire,
+) -> Ended {
+    let limits = &worker.edge.limits;
+    session.req_header_mut().extensions_mut().insert(Carried::new(exchange));
+    let mut session = ServerSession::new_http2(session);
+    session.set_write_timeout(Some(limits.client_write));
+    session.set_total_drain_timeout(Some(limits.linger));
+    let watched = body == StreamBody::Follows && head.kind == Kind::Plain;
+    tokio::select! {
+        // There is no connection to keep: the stream was all of it.
+        _ = worker.lane.process_new_http(session, &worker.edge.stopping) => {}
+        () = too_slow(wire, limits), if watched => wire.slow.store(true, Ordering::Relaxed),
+    }
+    if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
+}
+
+/// Resolves when the client sends its body more slowly than the least rate over a window.
+async fn too_slow(wire: &Wire, limits: &Limits) {
+    let least = limits.client_rate.saturating_mul(limits.client_window.as_millis() as u64) / 1000;
+    let mut before = 0;
+    loop {
+        sleep(limits.client_window).await;
+        if wire.whole.load(Ordering::Relaxed) {
+            return pending().await;
+        }
+        let now = wire.received.load(Ordering::Relaxed);
+        if now - before < least {
+            return;
+        }
+        before = now;
+    }
+}

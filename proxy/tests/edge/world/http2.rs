@@ -1,0 +1,188 @@
+//! A client that speaks HTTP/2, and one that speaks its frames.
+
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
+use http::{HeaderMap, Method, Request};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::soon;
+
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4), with settings that change nothing.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+pub(crate) struct Client {
+    send: SendRequest<Bytes>,
+    driving: JoinSet<Result<(), h2::Error>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("visible ASCII"))
+    }
+}
+
+impl Client {
+    /// By prior knowledge.
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.expect("the listener accepts")).await
+    }
+
+    pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+        let (send, connection) = soon("a handshake", client::handshake(stream)).await.expect("HTTP/2");
+        let mut driving = JoinSet::new();
+        driving.spawn(connection);
+        Self { send, driving }
+    }
+
+    /// Waits for a place for one more stream.
+    pub(crate) async fn ready(&mut self) -> Result<SendRequest<Bytes>, h2::Error> {
+        soon("a place for a stream", self.send.clone().ready()).await
+    }
+
+    /// Whether the connection has ended.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(self.send.clone().poll_ready(&mut context), Poll::Ready(Err(_)))
+    }
+
+    /// Begins a request whose body is sent later.
+    pub(crate) async fn begin(&mut self, request: Request<()>) -> (ResponseFuture, SendStream<Bytes>) {
+        self.send = soon("a place for a stream", self.send.clone().ready()).await.expect("the connection is open");
+        self.send.send_request(request, false).expect("a request")
+    }
+
+    pub(crate) async fn send(&mut self, request: Request<()>, body: &[u8]) -> Result<Response, h2::Error> {
+        self.send = soon("a place for a stream", self.send.clone().ready()).await?;
+        let (answer, mut stream) = self.send.send_request(request, body.is_empty())?;
+        let sending = async {
+            let mut rest = Bytes::copy_from_slice(body);
+            while !rest.is_empty() {
+                stream.reserve_capacity(rest.len());
+                // An answer may come before the whole body was taken.
+                let Some(Ok(room)) = std::future::poll_fn(|context| stream.poll_capacity(context)).await else {
+                    return;
+                };
+                let part = rest.split_to(room);
+                if stream.send_data(part, rest.is_empty()).is_err() {
+                    return;
+                }
+            }
+        };
+        let (_, answer) = soon("an answer", async { tokio::join!(sending, read(answer)) }).await;
+        answer
+    }
+
+    pub(crate) async fn get(&mut self, host: &str, path: &str) -> Result<Response, h2::Error> {
+        self.send(request(Method::GET, host, path), b"").await
+    }
+
+    /// Waits for the connection's end, and says why it ended.
+    pub(crate) async fn ended(mut self) -> Option<Reason> {
+        drop(self.send);
+        let end = soon("the connection's end", self.driving.join_next()).await.expect("it was driven");
+        end.expect("no panic").err().and_then(|error| error.reason())
+    }
+}
+
+/// Reads a whole answer.
+pub(crate) async fn read(answer: ResponseFuture) -> Result<Response, h2::Error> {
+    let (parts, mut stream) = answer.await?.into_parts();
+    let mut body = Vec::new();
+    while let Some(part) = stream.data().await {
+        let part = part?;
+        stream.flow_control().release_capacity(part.len())?;
+        body.extend_from_slice(&part);
+    }
+    Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
+pub(crate) fn request(method: Method, host: &str, path: &str) -> Request<()> {
+    Request::builder().method(method).uri(format!("http://{host}{path}")).body(()).expect("a request")
+}
+
+/// RFC 9113 section 6.8.
+const GOAWAY: u8 = 7;
+
+/// A frame (RFC 9113 section 4.1).
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A head without the Huffman code and without the dynamic table: a literal field for each name of the static one.
+pub(crate) fn head(host: &str) -> Vec<u8> {
+    // :method GET, :scheme http, :path / are entries 2, 6 and 4; :authority is the name of entry 1 (RFC 7541 appendix A).
+    let length = u8::try_from(host.len()).expect("a short host");
+    [&[0x82, 0x86, 0x84, 0x01, length], host.as_bytes()].concat()
+}
+
+/// A connection over which frames are sent as they are.
+pub(crate) struct Frames {
+    pub(crate) stream: TcpStream,
+}
+
+impl Frames {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.expect("the listener accepts");
+        stream.write_all(PREFACE).await.expect("the proxy reads");
+        Self { stream }
+    }
+
+    /// Sends, unless the proxy has closed.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        soon("the proxy to read", self.stream.write_all(bytes)).await
+    }
+
+    /// Reads up to the connection's end, and returns the code of its GOAWAY.
+    pub(crate) async fn goaway(self) -> Option<u32> {
+        self.goaway_of([]).await
+    }
+
+    /// The same while it sends, until the GOAWAY comes.
+    pub(crate) async fn goaway_of(self, frames: impl IntoIterator<Item = Vec<u8>>) -> Option<u32> {
+        let (mut reader, mut writer) = self.stream.into_split();
+        let sending = async {
+            for frame in frames {
+                if writer.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending().await
+        };
+        let reading = async {
+            loop {
+                let mut head = [0; 9];
+                reader.read_exact(&mut head).await.ok()?;
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                reader.read_exact(&mut payload).await.ok()?;
+                if head[3] == GOAWAY {
+                    return Some(u32::from_be_bytes([payload[4], payload[5], payload[6], payload[7]]));
+                }
+            }
+        };
+        soon("a GOAWAY, or the connection's end", async {
+            tokio::select! {
+                code = reading => code,
+                () = sending => None,
+            }
+        })
+        .await
+    }
+}
