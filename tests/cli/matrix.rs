@@ -75,7 +75,7 @@ const fn row(good: &'static [Case]) -> Row {
 /// The row of an argument.
 fn row_of(command: &str, arg: &str) -> Row {
     match (command, arg) {
-        ("up", "http" | "https" | "api" | "admin" | "workers") => row(&[]),
+        ("up", "http" | "https" | "api" | "admin" | "workers" | "drain_delay") => row(&[]),
         ("up", "zone") => row(&[Unit]),
         ("up", "engine") => Row { code: 78, ..row(&[]) },
         ("up", "data") => Row {

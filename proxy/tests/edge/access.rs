@@ -129,7 +129,10 @@ async fn two_proxies_that_follow_one_another_lose_no_record_of_one_log() {
     let mut records = 0;
     for file in std::fs::read_dir(folder.path()).expect("the folder") {
         let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
-        records += text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a whole line")).count();
+        for line in text.lines() {
+            serde_json::from_str::<Value>(line).expect("a whole line");
+            records += 1;
+        }
     }
     assert_eq!(records, 6 * 40);
 }
