@@ -10,7 +10,7 @@ use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::{Engine, EngineError};
 use dormouse_control::store::StoreError;
 use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, is_disk_full, open_store};
-use dormouse_proxy::{Config as ProxyConfig, Listener, Proxy, StartError};
+use dormouse_proxy::{Address, Config as ProxyConfig, Listener, Proxy, StartError, raise_descriptor_limit};
 use tokio::net::TcpListener;
 
 use crate::client::demo;
@@ -72,7 +72,8 @@ async fn up(config: UpConfig) -> Result<(), Failure> {
         () = ends.told() => return Ok(()),
     };
     let at = app.addresses();
-    Failure::print(&ready(&[("http", at.http), ("https", at.https), ("api", Some(at.api)), ("admin", at.admin)]))?;
+    let all = [("http", at.http), ("https", at.https), ("api", Some(at.api)), ("admin", at.admin)];
+    Failure::print(&ready(&all.map(|(name, address)| (name, address.map(Address::from)))))?;
     let beside = async {
         if config.demo == Demo::Hello
             && let Err(failure) = demo::hello(app.folder.path()).await
@@ -113,9 +114,10 @@ impl App {
         engine: impl AsyncFnOnce(String) -> Result<Arc<dyn Engine>, EngineError>,
     ) -> Result<Self, Failure> {
         let folder = Folder::take(&config.data)?;
+        raise_descriptors();
         let token = folder.token()?;
-        let listener = TcpListener::bind(config.api).await.map_err(|error| port("api", config.api, &error))?;
-        let api = listener.local_addr().map_err(|error| port("api", config.api, &error))?;
+        let listener = TcpListener::bind(config.api).await.map_err(|error| port("api", &config.api.into(), &error))?;
+        let api = listener.local_addr().map_err(|error| port("api", &config.api.into(), &error))?;
         let store = open_store(folder.path()).await.map_err(|error| no_store(folder.path(), &error))?;
         let engine = engine(store.installation().to_owned()).await.map_err(|error| no_engine(&error))?;
         let told = ControlConfig {
@@ -174,8 +176,15 @@ fn proxy_config(config: &UpConfig, folder: &Folder) -> ProxyConfig {
     }
 }
 
+/// Visitors' connections need many; where it fails, fewer are served.
+pub(crate) fn raise_descriptors() {
+    if let Err(error) = raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of descriptors could not be raised");
+    }
+}
+
 /// The one line that scripts wait for: what is listened on where.
-pub(crate) fn ready(listeners: &[(&str, Option<SocketAddr>)]) -> String {
+pub(crate) fn ready(listeners: &[(&str, Option<Address>)]) -> String {
     let words = listeners.iter().filter_map(|(name, address)| Some(format!(" {name}={}", address.as_ref()?)));
     format!("ready{}\n", words.collect::<String>())
 }
@@ -230,15 +239,18 @@ fn is_forbidden(error: &(dyn std::error::Error + 'static)) -> bool {
 
 pub(crate) fn no_edge(error: &StartError) -> Failure {
     match error {
-        StartError::Bind { listener, address, source } => port(listener, *address, source),
+        StartError::Bind { listener, address, source } => port(listener, address, source),
         error => Failure::new(Exit::CannotCreate, "cannot start the edge").because(error),
     }
 }
 
-fn port(listener: &str, address: SocketAddr, error: &io::Error) -> Failure {
+fn port(listener: &str, address: &Address, error: &io::Error) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!("another program listens there; stop it, or give --{listener} another port (0 takes a free one)")
+        }
+        _ if address.path().is_some() => {
+            "is its folder there and writable, and nothing else at this path but maybe an old socket?".to_owned()
         }
         io::ErrorKind::PermissionDenied => format!(
             "ports below 1024 need rights: give --{listener} a higher one, or setcap cap_net_bind_service=+ep the program"

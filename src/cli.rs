@@ -3,13 +3,14 @@
 //! Names, durations and variables are parsed here, so that a mistake is told before anything is asked of anyone.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use dormouse_link::{Host, LABEL_MAX_BYTES, Label};
+use dormouse_proxy::{Address, Network};
 
 /// The most worker threads of an edge.
 const WORKERS_MAX: usize = 1024;
@@ -88,12 +89,29 @@ pub struct EdgeArgs {
     /// The table, as JSON; taken again whenever it changes
     #[arg(long, value_name = "FILE")]
     pub table: PathBuf,
-    /// Where to serve HTTP; port 0 takes any free one [default: 127.0.0.1:8080, unless --https is given]
+    /// Where to serve HTTP: IP:PORT (port 0 takes any free one) or unix:/PATH [default: 127.0.0.1:8080, unless --https is
+    /// given]
     #[arg(long, value_name = "ADDR")]
-    pub http: Option<SocketAddr>,
+    pub http: Option<Address>,
     /// Where to serve HTTPS [default: 127.0.0.1:8443, if --cert is given]
     #[arg(long, value_name = "ADDR")]
-    pub https: Option<SocketAddr>,
+    pub https: Option<Address>,
+    /// Networks of proxies whose connections begin with a PROXY protocol header: 10.0.0.0/8, 192.0.2.1, or unix; may be given
+    /// several times
+    #[arg(long, value_name = "NETWORK")]
+    pub proxy_protocol_from: Vec<Network>,
+    /// Networks of proxies whose X-Forwarded-For, -Proto and -Port are believed; may be given several times
+    #[arg(long, value_name = "NETWORK")]
+    pub trust_forwarded_from: Vec<Network>,
+    /// Speak HTTP/2 on the HTTP listener, too, with clients that begin with it
+    #[arg(long)]
+    pub http2_prior_knowledge: bool,
+    /// Connections at a time [default: as many as there are descriptors for]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<NonZeroUsize>,
+    /// Connections at a time of one client's address, or one /64 of IPv6 [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub connections_per_client: Option<NonZeroU32>,
     /// Certificate for names that the table has none for: the chain as PEM, leaf first
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -122,7 +140,7 @@ pub struct EdgeArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub upgrade_within: Duration,
     /// Worker threads [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
 }
 

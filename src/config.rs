@@ -4,12 +4,14 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dormouse_control::crash::Crash;
 use dormouse_control::git;
 use dormouse_link::Host;
+use dormouse_proxy::{Address, Http2, Network};
 
 use crate::cli::{EdgeArgs, UpArgs};
 use crate::edge::KeyPairFiles;
@@ -69,9 +71,19 @@ pub struct EdgeConfig {
     /// The certificate for names that the table has none for.
     pub certificate: Option<KeyPairFiles>,
     /// Where HTTP is served.
-    pub http: Option<SocketAddr>,
+    pub http: Option<Address>,
     /// Where HTTPS is served.
-    pub https: Option<SocketAddr>,
+    pub https: Option<Address>,
+    /// Whose connections begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<Network>,
+    /// Whose forwarding fields are believed.
+    pub trust_forwarded_from: Vec<Network>,
+    /// Whether HTTP/2 is spoken on the HTTP listener, too.
+    pub http2: Http2,
+    /// Connections at a time; `None`: as many as there are descriptors for.
+    pub connections: Option<usize>,
+    /// Connections at a time of one client; `None`: no limit.
+    pub connections_per_client: Option<u32>,
     /// Where operators get health.
     pub admin: Option<SocketAddr>,
     /// The file of access records.
@@ -119,15 +131,20 @@ const EDGE_HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 /// Checks what was said to `edge`.
 pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
     let certificate = args.cert.zip(args.key).map(|(chain, key)| KeyPairFiles { chain, key });
-    let https = args.https.or_else(|| certificate.as_ref().map(|_| EDGE_HTTPS));
-    let http = args.http.or_else(|| args.https.is_none().then_some(EDGE_HTTP));
-    let listeners = [("--http", http), ("--https", https), ("--admin", args.admin)];
+    let http = args.http.or_else(|| args.https.is_none().then_some(EDGE_HTTP.into()));
+    let https = args.https.or_else(|| certificate.as_ref().map(|_| EDGE_HTTPS.into()));
+    let listeners = [("--http", http.clone()), ("--https", https.clone()), ("--admin", args.admin.map(Address::from))];
     distinct(listeners.into_iter().filter_map(|(flag, address)| Some((flag, address?))))?;
     Ok(EdgeConfig {
         table: args.table,
         certificate,
         http,
         https,
+        proxy_protocol_from: args.proxy_protocol_from,
+        trust_forwarded_from: args.trust_forwarded_from,
+        http2: if args.http2_prior_knowledge { Http2::On } else { Http2::Off },
+        connections: args.connections.map(NonZeroUsize::get),
+        connections_per_client: args.connections_per_client.map(NonZeroU32::get),
         admin: args.admin,
         access_log: args.access_log,
         drain: args.drain,
@@ -139,7 +156,7 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
             successor: successor(),
         }),
         notify: variable("NOTIFY_SOCKET"),
-        workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
+        workers: args.workers.map_or_else(cores, NonZeroUsize::get),
         log: log(),
     })
 }
@@ -154,10 +171,10 @@ fn successor() -> (Option<PathBuf>, Vec<OsString>) {
 }
 
 /// Refuses two listeners on one address.
-fn distinct(listeners: impl IntoIterator<Item = (&'static str, SocketAddr)>) -> Result<(), Failure> {
+fn distinct(listeners: impl IntoIterator<Item = (&'static str, Address)>) -> Result<(), Failure> {
     let listeners: Vec<_> = listeners.into_iter().collect();
     for (at, (flag, address)) in listeners.iter().enumerate() {
-        if let Some((other, _)) = listeners[..at].iter().find(|(_, other)| address.port() != 0 && address == other) {
+        if let Some((other, _)) = listeners[..at].iter().find(|(_, other)| address.is_fixed() && address == other) {
             let what = format!("{other} and {flag} are both {address}");
             return Err(Failure::new(Exit::Configuration, what).hint("give each an address of its own"));
         }
@@ -167,7 +184,8 @@ fn distinct(listeners: impl IntoIterator<Item = (&'static str, SocketAddr)>) -> 
 
 /// Checks what was said to `up`.
 pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
-    distinct([("--http", args.http), ("--https", args.https), ("--api", args.api), ("--admin", args.admin)])?;
+    let listeners = [("--http", args.http), ("--https", args.https), ("--api", args.api), ("--admin", args.admin)];
+    distinct(listeners.map(|(flag, address)| (flag, address.into())))?;
     if let Some(engine) = &args.engine {
         check_engine(engine)?;
     }
@@ -185,7 +203,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         zone: args.zone,
         demo: if args.demo { Demo::Hello } else { Demo::Without },
         engine: args.engine,
-        workers: args.workers.map_or_else(cores, std::num::NonZeroUsize::get),
+        workers: args.workers.map_or_else(cores, NonZeroUsize::get),
         drain_delay: args.drain_delay.unwrap_or_default(),
         log: log(),
         pushes: git::Limits::default(),
@@ -214,7 +232,7 @@ fn log() -> Option<String> {
 }
 
 fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 fn check_engine(engine: &str) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ pub use files::KeyPairFiles;
 use std::time::Duration;
 
 use dormouse_link::{Report, Table, Update};
-use dormouse_proxy::{Config as ProxyConfig, Listener, Proxy, Sockets};
+use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, Proxy};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -54,8 +54,9 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let notify = Notify::new(config.notify.as_deref());
     let Some((mut edge, mut succession)) = begin(config, &mut ends, &notify).await? else { return Ok(()) };
-    let at = |listener| edge.proxy.address(listener);
-    let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", edge.proxy.admin())]);
+    let at = |listener| edge.proxy.at(listener).cloned();
+    let admin = edge.proxy.admin().map(Address::from);
+    let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", admin)]);
     match (Failure::print(&ready), config.run.as_ref().map(|run| run.begin)) {
         // Nobody else serves any more; it must not end because nobody reads.
         (Err(failure), Some(Begin::Upgrade)) => tracing::warn!(%failure, "the ready line was not written"),
@@ -110,7 +111,7 @@ async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<
     };
     let (sockets, predecessor) = match inheritance {
         Some(Inheritance { sockets, predecessor }) => (sockets, Some(predecessor)),
-        None => (Sockets::default(), None),
+        None => (Vec::new(), None),
     };
     let edge = match (Edge::start(config, sockets, notify).await, &predecessor) {
         (Ok(edge), _) => edge,
@@ -160,13 +161,14 @@ struct Tables {
 }
 
 impl Edge {
-    async fn start(config: &EdgeConfig, sockets: Sockets, notify: &Notify) -> Result<Self, Failure> {
+    async fn start(config: &EdgeConfig, sockets: Vec<Listening>, notify: &Notify) -> Result<Self, Failure> {
         let mut files = Files::new(config.table.clone(), config.certificate.clone());
         // Looked at before anything listens: whoever starts it sees at once what is wrong.
         let first = files.load(&Table::default()).map_err(Failure::from)?;
+        app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let proxy = Proxy::succeed(proxy_config(config), sockets, taken, said).map_err(|error| app::no_edge(&error))?;
+        let proxy = Proxy::adopt(proxy_config(config), sockets, taken, said).map_err(|error| app::no_edge(&error))?;
         let hang_up = ends::listen(SignalKind::hangup())?;
         let mut tables = Tables { files, table: Table::default(), updates, reports, hang_up, notify: notify.clone() };
         tables.offer(&proxy, first).await;
@@ -231,13 +233,23 @@ impl Tables {
 }
 
 fn proxy_config(config: &EdgeConfig) -> ProxyConfig {
-    let http = config.http.map(Listener::http);
-    let https = config.https.map(Listener::https);
+    let http = config.http.clone().map(|address| Listener { http2: config.http2, ..Listener::http(address) });
+    let https = config.https.clone().map(Listener::https);
+    let with_proxies = |listener| Listener {
+        proxy_protocol_from: config.proxy_protocol_from.clone(),
+        trust_forwarded_from: config.trust_forwarded_from.clone(),
+        ..listener
+    };
+    let limits = Limits::default();
     ProxyConfig {
-        listeners: http.into_iter().chain(https).collect(),
+        listeners: http.into_iter().chain(https).map(with_proxies).collect(),
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
-        ..ProxyConfig::default()
+        limits: Limits {
+            connections: config.connections.unwrap_or(limits.connections),
+            connections_per_client: config.connections_per_client,
+            ..limits
+        },
     }
 }

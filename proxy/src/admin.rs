@@ -1,4 +1,5 @@
-//! What operators ask: `/healthz`, `/readyz`, and `/table` for what this edge believes. On the feed's thread.
+//! What operators ask: `/healthz`, `/readyz`, `/table` for what this edge believes, `/connections` for what it has to carry.
+//! On the feed's thread.
 
 use std::cell::RefCell;
 use std::future::pending;
@@ -41,7 +42,7 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, table: Rc<RefC
             Ok((stream, _)) => {
                 let (edge, table) = (Arc::clone(&edge), Rc::clone(&table));
                 tokio::task::spawn_local(async move {
-                    connection(Conn::new(Transport::Plain(stream), &edge.limits), &edge, &table).await;
+                    connection(Conn::new(Transport::Plain(stream.into()), &edge.limits), &edge, &table).await;
                     drop(place);
                 });
             }
@@ -92,8 +93,16 @@ fn answer(head: &Head, edge: &Edge, table: &RefCell<Table>) -> (u16, String) {
             (if ready { 200 } else { 503 }, json!({"ready": ready}).to_string())
         }
         "/table" => (200, shown(&table.borrow()).to_string()),
-        _ => (404, json!({"error": "there are /healthz, /readyz and /table"}).to_string()),
+        "/connections" => (200, connections(edge).to_string()),
+        _ => (404, json!({"error": "there are /healthz, /readyz, /table and /connections"}).to_string()),
     }
+}
+
+/// How many there are, in all and of each worker.
+fn connections(edge: &Edge) -> Value {
+    let mut shown = edge.budget.shown();
+    shown["workers"] = edge.balance.shown();
+    shown
 }
 
 /// The table without keys.

@@ -1,5 +1,12 @@
 //! What a proxy is told at its start: addresses, and every limit by name with a default that is safe.
 
+mod address;
+mod network;
+
+pub use address::{Address, AddressError};
+pub(crate) use network::masked_v6;
+pub use network::{Network, NetworkError};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,11 +32,15 @@ pub struct Listener {
     /// What it is called in errors and logs: `http`, `https`.
     pub name: &'static str,
     /// Where it listens; port 0 takes a free one.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What is spoken there.
     pub protocol: Protocol,
     /// Whether HTTP/2 is spoken, too.
     pub http2: Http2,
+    /// Whose connections begin with a PROXY protocol header, each of them; from others it is a bad request.
+    pub proxy_protocol_from: Vec<Network>,
+    /// Whose `X-Forwarded-For`, `-Proto` and `-Port` are believed; nobody else's are.
+    pub trust_forwarded_from: Vec<Network>,
 }
 
 /// Whether a listener speaks HTTP/2.
@@ -52,13 +63,17 @@ pub enum Protocol {
 
 impl Listener {
     /// Plain HTTP, called `http`.
-    pub fn http(address: SocketAddr) -> Self {
-        Self { name: "http", address, protocol: Protocol::Plain, http2: Http2::Off }
+    pub fn http(address: impl Into<Address>) -> Self {
+        Self::new("http", address.into(), (Protocol::Plain, Http2::Off))
     }
 
     /// HTTPS, called `https`.
-    pub fn https(address: SocketAddr) -> Self {
-        Self { name: "https", address, protocol: Protocol::Tls, http2: Http2::On }
+    pub fn https(address: impl Into<Address>) -> Self {
+        Self::new("https", address.into(), (Protocol::Tls, Http2::On))
+    }
+
+    fn new(name: &'static str, address: Address, (protocol, http2): (Protocol, Http2)) -> Self {
+        Self { name, address, protocol, http2, proxy_protocol_from: Vec::new(), trust_forwarded_from: Vec::new() }
     }
 }
 
@@ -77,7 +92,13 @@ impl Default for Config {
 /// Every limit of the data plane.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// For a TLS handshake, from accept to its end.
+    /// Connections of visitors at a time; more are closed at once. Fewer where the process may not have descriptors enough.
+    pub connections: usize,
+    /// The same for one client's address, or one /64 of IPv6; `None`: no limit.
+    pub connections_per_client: Option<u32>,
+    /// TLS handshakes at a time; for a new one, the oldest is given up, or, while that is young, the new one.
+    pub handshakes: usize,
+    /// For a TLS handshake, from accept to its end, a PROXY protocol header included.
     pub tls_handshake: Duration,
     /// For a request head, from its first byte to its last; then 408.
     pub head: Duration,
@@ -148,6 +169,9 @@ impl Default for Limits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
+            connections: usize::MAX,
+            connections_per_client: None,
+            handshakes: 4096,
             tls_handshake: seconds(10),
             head: seconds(10),
             keep_alive: seconds(75),

@@ -8,6 +8,8 @@ use crate::access::AccessLog;
 use crate::config::Limits;
 use crate::dice::Dice;
 use crate::drain::Phase;
+use crate::front::listen::balance::Balance;
+use crate::front::listen::budget::Budget;
 use crate::live::Live;
 use crate::live::signals::Signals;
 use crate::quiet::Quiet;
@@ -19,6 +21,10 @@ pub(crate) struct Edge {
     pub(crate) signals: Arc<Signals>,
     pub(crate) access: AccessLog,
     pub(crate) dice: Dice,
+    /// What all connections may take.
+    pub(crate) budget: Arc<Budget>,
+    /// How they are spread.
+    pub(crate) balance: Arc<Balance>,
     /// What is logged of no environment.
     pub(crate) quiet: Arc<Quiet>,
     /// Whether the first table was applied.

@@ -83,7 +83,7 @@ impl Exchange {
             path: text(|head| head.path().to_owned()),
             protocol: head.map_or("", |head| head.version.as_str()),
             tls: facts.scheme == Scheme::Https,
-            client: facts.client.ip().to_canonical().to_string(),
+            client: facts.client_name(),
             status: 0,
             bytes_in: 0,
             bytes_out: 0,

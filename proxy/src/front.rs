@@ -8,6 +8,8 @@ mod http2;
 pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod pace;
+pub(crate) mod proxy_protocol;
+pub(crate) mod stream;
 pub(crate) mod tls;
 
 use std::future::Future;
@@ -23,7 +25,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
-use crate::config::Http2;
+use crate::config::{Http2, Network};
+use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, decide};
@@ -43,30 +46,54 @@ pub(crate) struct Worker {
     pub(crate) lane: Arc<HttpProxy<Lane>>,
 }
 
+/// How a connection came.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    pub(crate) facts: Facts,
+    /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
+    pub(crate) trusted: Option<Arc<[Network]>>,
+    pub(crate) http2: Http2,
+    /// Until when it may be silent at first.
+    pub(crate) silent: Instant,
+}
+
 /// Serves one connection until it ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, facts: Facts, http2: Http2) {
+pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visit) {
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
-        return http2::serve(worker, conn, facts).await;
+        return http2::serve(worker, conn, visit).await;
     }
-    let (mut idle, mut before) = (limits.head, Before::Nothing);
+    let (facts, mut idle, mut before) = (visit.facts, visit.silent, Before::Nothing);
     loop {
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
-        let next = match gate::next(&mut conn, limits, Instant::now() + idle, over).await {
+        let next = match gate::next(&mut conn, limits, idle, over).await {
             Gate::Over => return,
-            Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, facts).await,
+            Gate::Preface if visit.http2 == Http2::On => return http2::serve(worker, conn, visit).await,
             Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
             Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
-            Gate::Head(head) => request(worker, conn, &head, facts).await,
+            Gate::Head(head) => {
+                let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
+                    believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
+                });
+                request(worker, conn, &head, facts).await
+            }
         };
         conn = match next {
             Next::Keep(conn) => conn,
             Next::Close(conn) => return linger(conn.into_transport(), worker).await,
             Next::Gone => return,
         };
-        (idle, before) = (limits.keep_alive, Before::Answers);
+        (idle, before) = (Instant::now() + limits.keep_alive, Before::Answers);
+    }
+}
+
+/// Refuses a connection before anything was read of it that could be a request.
+pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
+    let conn = Box::new(Conn::new(transport, &worker.edge.limits));
+    if let Next::Close(conn) = refuse_bytes(worker, conn, facts, reason).await {
+        linger(conn.into_transport(), worker).await;
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::Limits;
 use crate::front::fence::{Fence, Framing};
 use crate::front::gate::{Look, Scan};
 use crate::front::head::{Connection, Form, Head, Kind, Reader, Version};
+use crate::front::proxy_protocol::{self, Look as Header};
 
 /// Cuts that [`fence`] and [`head`] take from the begin of their bytes, at most.
 const CUTS_MAX: usize = 8;
@@ -53,6 +54,25 @@ pub fn fence(data: &[u8]) {
     assert_eq!((total, fence), (passed, whole), "a cut changes what passes");
     if matches!(whole, Fence::Closed | Fence::Broken) {
         assert_eq!(whole.pass(b"0\r\n\r\n"), 0, "something passes after the end");
+    }
+}
+
+/// A PROXY protocol header is read alike in one piece and in two, and never taken to be longer than it is.
+pub fn proxy_protocol(bytes: &[u8]) {
+    let whole = proxy_protocol::look(bytes);
+    if let Ok(Header::Whole { bytes: end, .. }) = whole {
+        assert!(end <= bytes.len(), "the header ends beyond the bytes");
+    }
+    for count in 0..bytes.len().min(600) {
+        match proxy_protocol::look(&bytes[..count]) {
+            Ok(Header::Partial { missing }) => {
+                assert!(missing > 0, "a partial header misses something");
+                if let Ok(Header::Whole { bytes: end, .. }) = whole {
+                    assert!(count + missing <= end, "more is asked for than belongs to the header");
+                }
+            }
+            early => assert_eq!(early, whole, "more bytes changed what was seen"),
+        }
     }
 }
 
@@ -129,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_seed_keeps_its_promises_and_cut_short_too() {
-        for (target, door) in [("head", head as fn(&[u8])), ("fence", fence)] {
+        for (target, door) in [("head", head as fn(&[u8])), ("fence", fence), ("proxy_protocol", proxy_protocol)] {
             let seeds = seeds(target);
             assert!(seeds.len() >= 10, "{target}");
             for seed in seeds {
@@ -145,6 +165,7 @@ mod tests {
         fn any_bytes_keep_their_promises(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             head(&bytes);
             fence(&bytes);
+            proxy_protocol(&bytes);
         }
 
         #[test]

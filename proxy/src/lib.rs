@@ -1,7 +1,7 @@
 //! The data plane: serves what it was last told. The life of a request, in prose:
 //!
-//! A worker thread accepts a connection (`front``::listen`), shakes hands if it is TLS (`front::tls`), and wraps it in a
-//! *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
+//! A worker thread accepts a connection (`front``::listen`), or is handed one by a worker that has too many. It learns who the
+//! client is (`front::proxy_protocol`), shakes hands if it is TLS (`front::tls`), and wraps the connection in a *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
 //! strictly (`front::head`); what is ambiguous ends here. The head is *decided* (`decide`): its host leads through one shard
 //! of the *live* table (`live`) to an environment's cell, or the request is answered from the one table of reasons
 //! (`decide::refuse`, `lane::answer`).
@@ -32,6 +32,7 @@ mod activity;
 mod admin;
 mod config;
 mod decide;
+mod descriptors;
 mod dice;
 mod drain;
 mod edge;
@@ -46,7 +47,9 @@ mod origin;
 mod quiet;
 mod wake;
 
-pub use config::{Config, Http2, Limits, Listener, Protocol};
-pub use front::inherit::{ListeningSocket, NotListening, Sockets};
+pub use config::{Address, AddressError, Config, Http2, Limits, Listener, Network, NetworkError, Protocol};
+pub use descriptors::raise as raise_descriptor_limit;
+pub use front::inherit::{NotListening, gather};
+pub use front::listen::sockets::Listening;
 pub use front::tls::{KeyPair, KeyPairError};
 pub use life::{Proxy, StartError};

@@ -5,7 +5,7 @@ mod start;
 mod threads;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,16 +16,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::access::{AccessLog, Owner};
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::drain::{Drain, Phase};
-use crate::front::inherit::Sockets;
+use crate::front::listen::accept::Entrance;
+use crate::front::listen::sockets::{Listening, Sockets};
 use crate::front::tls::{self, Fallback, KeyPair};
 use threads::Threads;
 
 /// A running data plane.
 pub struct Proxy {
     listeners: Vec<Bound>,
-    admin: Vec<Arc<TcpListener>>,
+    admin: Option<Sockets>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<Stop>,
     stopping: watch::Sender<bool>,
@@ -39,9 +40,9 @@ pub struct Proxy {
 /// A listener that is bound.
 struct Bound {
     name: &'static str,
-    address: SocketAddr,
+    sockets: Sockets,
     fallback: Arc<Fallback>,
-    sockets: Vec<Arc<TcpListener>>,
+    entrance: Arc<Entrance>,
 }
 
 /// Why a proxy did not start. Nothing is left running.
@@ -53,7 +54,7 @@ pub enum StartError {
         /// Which listener: `http`, `https` or `admin`.
         listener: &'static str,
         /// Where it was to listen.
-        address: SocketAddr,
+        address: Address,
         /// What the system says.
         #[source]
         source: io::Error,
@@ -105,43 +106,46 @@ impl Proxy {
         updates: mpsc::Receiver<Update>,
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StartError> {
-        start::start(config, Sockets::default(), updates, reports)
+        start::start(config, Vec::new(), updates, reports)
     }
 
     /// The same with sockets of a proxy that still runs: those at addresses of `config` are adopted, and the others let go.
     /// Until [`Proxy::alone`], the other one may write the same access log.
-    pub fn succeed(
+    pub fn adopt(
         config: Config,
-        sockets: Sockets,
+        sockets: Vec<Listening>,
         updates: mpsc::Receiver<Update>,
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StartError> {
         start::start(config, sockets, updates, reports)
     }
 
-    /// Everything it listens with, for a successor. It goes on accepting.
-    pub fn sockets(&self) -> io::Result<Sockets> {
-        let mut sockets = Sockets::default();
-        for bound in &self.listeners {
-            sockets.share(bound.name, &bound.sockets)?;
-        }
-        sockets.share("admin", &self.admin)?;
-        Ok(sockets)
+    /// All listening sockets, the admin listener's too, for another process to serve on. Both may accept from then on.
+    pub fn sockets(&self) -> io::Result<Vec<Listening>> {
+        let listeners = self.listeners.iter().map(|bound| bound.sockets.duplicate(bound.name));
+        listeners.chain(self.admin.iter().map(|admin| admin.duplicate("admin"))).collect()
     }
 
-    /// Hears that no other proxy writes to its files any more, but for what that one adds to the access log at its end.
+    /// Hears that it has the files to itself: those of Unix sockets, and the access log but for what the other one adds at its end.
     pub fn alone(&self) {
+        self.listeners.iter().for_each(|bound| bound.sockets.own_file());
         self.access.owned_by(Owner::This);
     }
 
     /// Hears that the one that took its sockets is to be alone; when this returns, it may be.
     pub fn step_back(&self) {
+        self.listeners.iter().for_each(|bound| bound.sockets.leave_file());
         self.access.owned_by(Owner::Another);
     }
 
     /// Where a listener is, by its name.
+    pub fn at(&self, listener: &str) -> Option<&Address> {
+        self.listeners.iter().find(|bound| bound.name == listener).map(|bound| &bound.sockets.address)
+    }
+
+    /// The same of one that is no Unix socket.
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
-        self.listeners.iter().find(|bound| bound.name == listener).map(|bound| bound.address)
+        self.at(listener).and_then(Address::ip)
     }
 
     /// Sets what a listener offers, from now on, to names that no certificate was published for.
@@ -153,7 +157,7 @@ impl Proxy {
 
     /// Where the admin listener is.
     pub fn admin(&self) -> Option<SocketAddr> {
-        address(&self.admin)
+        self.admin.as_ref().and_then(|admin| admin.address.ip())
     }
 
     /// Says from now on, in `/readyz`, that it will end; all is served as before.
@@ -175,11 +179,12 @@ impl Proxy {
 
     async fn end(mut self, drain: Drain) {
         let now = Instant::now();
-        self.listeners.clear();
-        self.admin.clear();
         self.phase.send_replace(Phase::Ending(now, drain));
         self.stopping.send_replace(true);
         self.stop.send_replace(Stop::At(now + drain.deadline()));
+        // Each worker drops its part of them when it accepts no more, and so they close.
+        self.listeners.clear();
+        self.admin = None;
         std::mem::replace(&mut self.workers, Threads::new()).ended().await;
         // The feed ends after them: it serves the admin listener, and says what was drained.
         self.stop.send_replace(Stop::At(Instant::now()));
@@ -203,8 +208,4 @@ impl Drop for Proxy {
         self.stopping.send_replace(true);
         self.stop.send_replace(Stop::At(now));
     }
-}
-
-fn address(sockets: &[Arc<TcpListener>]) -> Option<SocketAddr> {
-    sockets.first().and_then(|socket| socket.local_addr().ok())
 }

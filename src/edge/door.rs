@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::failure::{Exit, Failure};
+use crate::plain;
 
 /// The socket's name in the folder.
 const SOCKET: &str = "edge.sock";
 
 /// A folder that only this user gets into; made if it is not there.
 pub(super) fn folder(folder: &Path) -> Result<(), Failure> {
-    let shown = folder.display();
+    let shown = plain::value(&folder.to_string_lossy());
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(
@@ -24,7 +25,9 @@ pub(super) fn folder(folder: &Path) -> Result<(), Failure> {
         _ => {}
     }
     let found = fs::metadata(folder).map_err(|error| {
-        Failure::new(Exit::Configuration, format!("cannot look at the folder {shown} (--run)")).because(&error)
+        Failure::new(Exit::Configuration, format!("cannot look at the folder {shown} (--run)"))
+            .because(&error)
+            .hint("name a folder of this user alone, or one that can be made")
     })?;
     let ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
     if !ours || found.permissions().mode() & 0o077 != 0 {
@@ -45,8 +48,11 @@ pub(super) async fn vacant(folder: &Path) -> Result<(), Failure> {
     match knock(folder).await {
         // Nobody listens at what is left of one that was killed.
         Err(_) => Ok(()),
-        Ok(_) => Err(Failure::new(Exit::TryLater, format!("an edge runs with the folder {}", folder.display()))
-            .hint("add --upgrade to take over from it, or name another folder with --run")),
+        Ok(_) => Err(Failure::new(
+            Exit::TryLater,
+            format!("an edge runs with the folder {}", plain::value(&folder.to_string_lossy())),
+        )
+        .hint("add --upgrade to take over from it, or name another folder with --run")),
     }
 }
 
@@ -74,7 +80,8 @@ impl Door {
             io::Result::Ok((listener, inode))
         };
         let (listener, inode) = open().map_err(|error| {
-            Failure::new(Exit::CannotCreate, format!("cannot listen on {}", path.display())).because(&error)
+            Failure::new(Exit::CannotCreate, format!("cannot listen on {}", plain::value(&path.to_string_lossy())))
+                .because(&error)
         })?;
         Ok(Self { path, listener, inode: Some(inode) })
     }

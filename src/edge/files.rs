@@ -9,6 +9,7 @@ use dormouse_link::{Certificate, FILE_MAX_BYTES, FileError, Host, Table, TableFi
 use dormouse_proxy::{KeyPair, KeyPairError};
 
 use crate::failure::{Exit, Failure};
+use crate::plain;
 
 /// The largest file of a chain or key that is read, in bytes.
 const PEM_MAX_BYTES: u64 = 1 << 20;
@@ -59,14 +60,19 @@ impl Mark {
 /// Why the files are not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FilesError {
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}", shown(path))]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is larger than {max} bytes", path.display())]
+    #[error("{} is larger than {max} bytes", shown(path))]
     TooLarge { path: PathBuf, max: u64 },
-    #[error("{} is not taken", path.display())]
+    #[error("{} is not taken", shown(path))]
     Table { path: PathBuf, source: FileError },
-    #[error("the certificate of {of} ({}, {}) cannot be used", files.chain.display(), files.key.display())]
+    #[error("the certificate of {of} ({}, {}) cannot be used", shown(&files.chain), shown(&files.key))]
     Certificate { of: String, files: Box<KeyPairFiles>, source: KeyPairError },
+}
+
+/// A path as one line that is harmless in a terminal.
+fn shown(path: &Path) -> String {
+    plain::value(&path.to_string_lossy())
 }
 
 impl Files {

@@ -62,6 +62,7 @@ pub(super) struct Described {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     Tcp,
+    Unix,
 }
 
 /// Something that the successor needs and nobody else may know.

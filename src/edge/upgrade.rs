@@ -14,13 +14,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use dormouse_proxy::{ListeningSocket, Sockets};
+use dormouse_proxy::{Address, Listening, gather};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::door;
 use super::line::{Described, Kind, Line, LineError, Message, SOCKETS_PER_MESSAGE, VERSION};
 use crate::failure::{Exit, Failure};
+use crate::plain;
 
 /// For each message but `Ready`, whose time a flag says.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ const SOCKETS_MAX: usize = 4096;
 /// What the successor has of its predecessor.
 #[derive(Debug)]
 pub(super) struct Inheritance {
-    pub(super) sockets: Sockets,
+    pub(super) sockets: Vec<Listening>,
     pub(super) predecessor: Predecessor,
 }
 
@@ -46,9 +47,12 @@ pub(super) struct Predecessor {
 pub(super) async fn inherit(folder: &Path) -> Result<Inheritance, Failure> {
     door::folder(folder)?;
     let stream = door::knock(folder).await.map_err(|error| {
-        Failure::new(Exit::Unavailable, format!("no edge runs with the folder {}", folder.display()))
-            .because(&error)
-            .hint("start it without --upgrade")
+        Failure::new(
+            Exit::Unavailable,
+            format!("no edge runs with the folder {}", plain::value(&folder.to_string_lossy())),
+        )
+        .because(&error)
+        .hint("start it without --upgrade")
     })?;
     let failed = |pid: i32, error: &LineError| {
         Failure::new(Exit::Unavailable, format!("cannot take over from the edge that runs (process {pid})"))
@@ -66,7 +70,7 @@ pub(super) async fn inherit(folder: &Path) -> Result<Inheritance, Failure> {
     }
 }
 
-async fn receive(line: &Line) -> Result<Sockets, LineError> {
+async fn receive(line: &Line) -> Result<Vec<Listening>, LineError> {
     line.say(&Message::Hello { version: VERSION }, &[]).await?;
     let (count, secrets) = match soon(line).await? {
         (Message::Offer { sockets, secrets }, _) => (sockets, secrets),
@@ -76,8 +80,8 @@ async fn receive(line: &Line) -> Result<Sockets, LineError> {
         return Err(LineError::Unexpected("an offer of too many sockets"));
     }
     tracing::debug!(sockets = count, ?secrets, "an edge hands over");
-    let mut sockets = Sockets::default();
-    while sockets.len() < count {
+    let mut sockets = Vec::new();
+    while held(&sockets) < count {
         match soon(line).await? {
             (Message::Sockets { sockets: described }, sent) if !sent.is_empty() => add(&mut sockets, described, sent)?,
             _ => return Err(LineError::Unexpected("no sockets")),
@@ -86,14 +90,16 @@ async fn receive(line: &Line) -> Result<Sockets, LineError> {
     Ok(sockets)
 }
 
-fn add(sockets: &mut Sockets, described: Vec<Described>, sent: Vec<OwnedFd>) -> Result<(), LineError> {
+fn held(sockets: &[Listening]) -> usize {
+    sockets.iter().map(|listening| listening.sockets.len()).sum()
+}
+
+fn add(sockets: &mut Vec<Listening>, described: Vec<Described>, sent: Vec<OwnedFd>) -> Result<(), LineError> {
     if described.len() != sent.len() {
         return Err(LineError::Sockets { described: described.len(), sent: sent.len() });
     }
     for (described, socket) in described.into_iter().zip(sent) {
-        match described.kind {
-            Kind::Tcp => sockets.push(ListeningSocket::new(described.listener, socket)?),
-        }
+        gather(sockets, &described.listener, socket)?;
     }
     Ok(())
 }
@@ -151,7 +157,11 @@ impl Predecessor {
 }
 
 /// Hands over to whoever knocked. Returns when the other one is ready to be released; then [`Successor::release`] has to follow.
-pub(super) async fn offer(stream: UnixStream, sockets: Sockets, within: Duration) -> Result<Successor, LineError> {
+pub(super) async fn offer(
+    stream: UnixStream,
+    sockets: Vec<Listening>,
+    within: Duration,
+) -> Result<Successor, LineError> {
     let line = match Line::new(stream) {
         Ok(line) => line,
         Err((line, error)) => return refuse(&line, error).await,
@@ -164,25 +174,24 @@ pub(super) async fn offer(stream: UnixStream, sockets: Sockets, within: Duration
     }
 }
 
-async fn give(line: &Line, sockets: Sockets, within: Duration) -> Result<(), LineError> {
+async fn give(line: &Line, sockets: Vec<Listening>, within: Duration) -> Result<(), LineError> {
     match soon(line).await? {
         (Message::Hello { version: VERSION }, _) => {}
         (Message::Hello { version }, _) => return Err(LineError::Version(version)),
         _ => return Err(LineError::Unexpected("no greeting")),
     }
     let transfer = async {
-        line.say(&Message::Offer { sockets: sockets.len(), secrets: Vec::new() }, &[]).await?;
-        let mut rest: Vec<_> = sockets.into_iter().collect();
-        while !rest.is_empty() {
-            let some: Vec<_> = rest.drain(..rest.len().min(SOCKETS_PER_MESSAGE)).collect();
-            let described = some.iter().map(|socket| Described {
-                listener: socket.listener().to_owned(),
-                address: socket.address().to_string(),
-                kind: Kind::Tcp,
-            });
-            let message = Message::Sockets { sockets: described.collect() };
-            let sockets: Vec<_> = some.into_iter().map(ListeningSocket::into_fd).collect();
-            line.say(&message, &sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>()).await?;
+        line.say(&Message::Offer { sockets: held(&sockets), secrets: Vec::new() }, &[]).await?;
+        for Listening { name, address, sockets } in &sockets {
+            let kind = match address {
+                Address::Ip(_) => Kind::Tcp,
+                Address::Unix(_) => Kind::Unix,
+            };
+            for some in sockets.chunks(SOCKETS_PER_MESSAGE) {
+                let described = || Described { listener: name.clone(), address: address.to_string(), kind };
+                let message = Message::Sockets { sockets: some.iter().map(|_| described()).collect() };
+                line.say(&message, &some.iter().map(AsFd::as_fd).collect::<Vec<_>>()).await?;
+            }
         }
         Ok::<_, LineError>(())
     };

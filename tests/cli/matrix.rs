@@ -82,6 +82,11 @@ fn row_of(command: &str, arg: &str) -> Row {
             code: 78,
             ..row(&[Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         },
+        ("edge", "table" | "cert" | "key" | "access_log" | "run") => {
+            row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
+        }
+        ("edge", "http2_prior_knowledge") => row(&[Missing]),
+        ("edge", _) => row(&[]),
         // `status` of all is as good.
         ("status", "name") => row(&[Missing, Huge, Zero, Unit]),
         (_, "name" | "environment") => row(&[Huge, Zero, Unit]),
@@ -147,6 +152,15 @@ fn others(path: &[String], args: &[Arg], but: &Arg) -> Vec<OsString> {
         }
         if id != "data" {
             words.push("--data=data".into());
+        }
+    }
+    // There is no such file: that is where it ends.
+    if path == ["edge"] && id != "table" {
+        words.push("--table=table.json".into());
+    }
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if path == ["edge"] && id == one {
+            words.push(format!("--{other}=file.pem").into());
         }
     }
     if path == ["environment", "set"] && id != "sleep_after" {

@@ -125,7 +125,7 @@ async fn told_to_stop_it_ends_well_and_at_once_when_nothing_runs() {
 }
 
 /// A certificate that signs itself, as `NAME.pem` and `NAME.key`; returns the key.
-fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
+pub(crate) fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
     let made = rcgen::generate_simple_self_signed(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     let key = made.signing_key.serialize_pem();
     replace(&folder.join(name).with_extension("pem"), &made.cert.pem());
@@ -134,7 +134,7 @@ fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
 }
 
 /// One request of a client that trusts nothing but that file.
-async fn over_tls(edge: &Edge, trusted: &str, host: &str) -> Result<String, u16> {
+pub(crate) async fn over_tls(edge: &Edge, trusted: &str, host: &str) -> Result<String, u16> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(edge.path(trusted)).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -4,6 +4,7 @@
 
 mod drain;
 mod files;
+mod listening;
 mod load;
 mod program;
 mod upgrade;

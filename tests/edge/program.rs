@@ -108,6 +108,18 @@ impl Edge {
         self.folder.path()
     }
 
+    /// The line that it says it with.
+    pub(crate) fn ready(&self) -> &str {
+        &self.ready
+    }
+
+    /// Its memory in bytes, as the system counts it.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Where it says that a listener is.
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         let word = self.ready.split_whitespace().find_map(|word| word.strip_prefix(&format!("{listener}=")));

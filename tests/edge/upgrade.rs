@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixDatagram};
+use tokio::net::{TcpStream, UnixDatagram, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::load::{Answer, Load, UPGRADE, ask, head};
-use crate::program::{Edge, command, folder, get, origin, signal, soon};
+use crate::program::{Edge, command, folder, get, origin, refused, signal, soon};
 use crate::upgrade_fails::double;
 
 const ANY: &str = "127.0.0.1:0";
@@ -233,4 +233,25 @@ async fn more_sockets_than_one_message_takes_are_handed_over_and_each_is_served(
     for _ in 0..500 {
         assert_eq!(new.get("a.example").await, Ok("one".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn a_unix_socket_stays_where_it_is_and_goes_with_the_last_one() {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    let (run, path) = (run(&folder), folder.path().join("http.sock"));
+    let listener = format!("unix:{}", path.display());
+    let mut old = Edge::with(folder, &["--http", &listener, "--run", &run]).await;
+    let mut new = old.another(&["--http", &listener, "--run", &run, "--upgrade"]).await;
+    assert!(old.ended().await.success());
+    assert_eq!(get(UnixStream::connect(&path).await.unwrap(), "a.example").await, Ok("one".to_owned()));
+    // One that fails takes nothing along.
+    std::fs::rename(new.path("table.json"), new.path("good")).unwrap();
+    let (code, said) = refused(new.folder(), &["--http", &listener, "--run", &run, "--upgrade"]).await;
+    assert_eq!(code, 78, "{said}");
+    std::fs::rename(new.path("good"), new.path("table.json")).unwrap();
+    assert_eq!(get(UnixStream::connect(&path).await.unwrap(), "a.example").await, Ok("one".to_owned()));
+    new.signal("TERM").await;
+    assert!(new.ended().await.success());
+    assert!(!path.exists());
 }

@@ -149,7 +149,7 @@ fn a_disk_that_is_full_is_told() {
     }
     // A little room, which fills up while the store is made.
     fs::write(disk.0.path().join("all"), [0; 32 << 10]).expect("it fits");
-    fails(&mut on(disk.0.path()), 73, &["store", "its disk not full"]);
+    fails(&mut on(disk.0.path()), 73, &["store", "the disk that holds"]);
     fs::remove_file(disk.0.path().join("all")).expect("a file");
 }
 

@@ -3,7 +3,7 @@
 //! Pure; the lanes apply what is decided here. Application servers map `_` and `-` to one name, so a field's twin with
 //! underscores counts as the field itself.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -24,13 +24,22 @@ const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
 /// Fields of one connection, in responses. `Connection` and `Transfer-Encoding` of a body are the lane's own business.
 const HOP_BY_HOP: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer"];
 
-/// What the front knows of a connection.
-#[derive(Clone, Copy, Debug)]
+/// Who speaks, and how: decided once, of a connection by its listener, of a request behind a trusted proxy by
+/// [`super::forwarded`]. Everything after uses these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    pub(crate) client: SocketAddr,
-    /// The port that the client connected to.
-    pub(crate) port: u16,
+    /// In its canonical form; none where the client came through a Unix socket.
+    pub(crate) client: Option<IpAddr>,
+    /// The port that the client connected to, where that is known.
+    pub(crate) port: Option<u16>,
     pub(crate) scheme: Scheme,
+}
+
+impl Facts {
+    /// For people and records.
+    pub(crate) fn client_name(&self) -> String {
+        self.client.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+    }
 }
 
 /// How a client speaks to us.
@@ -66,24 +75,30 @@ pub(crate) fn dropped_from_request(headers: &HeaderMap) -> Vec<HeaderName> {
     headers.keys().filter(|name| is_reserved_for_proxies(name.as_str().as_bytes())).cloned().collect()
 }
 
-/// The fields that are set in a request.
-pub(crate) fn set_in_request(facts: &Facts, host: &str, request_id: &str) -> [(&'static str, String); 7] {
-    let address = facts.client.ip().to_canonical();
+/// The fields that are set in a request; what is not known is left away.
+pub(crate) fn set_in_request(
+    facts: &Facts,
+    host: &str,
+    request_id: &str,
+) -> impl Iterator<Item = (&'static str, String)> + use<> {
     let scheme = facts.scheme.as_str();
-    let node = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
+    let node = match facts.client {
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        None => "unknown".to_owned(),
     };
+    let address = facts.client.map(|address| address.to_string());
     let host_pair = if host.is_empty() { String::new() } else { format!(";host=\"{host}\"") };
-    [
-        ("X-Forwarded-For", address.to_string()),
-        ("X-Forwarded-Proto", scheme.to_owned()),
-        ("X-Forwarded-Host", host.to_owned()),
-        ("X-Forwarded-Port", facts.port.to_string()),
-        ("Forwarded", format!("for={node}{host_pair};proto={scheme}")),
-        ("X-Real-IP", address.to_string()),
-        ("X-Request-Id", request_id.to_owned()),
-    ]
+    let fields = [
+        ("X-Forwarded-For", address.clone()),
+        ("X-Forwarded-Proto", Some(scheme.to_owned())),
+        ("X-Forwarded-Host", Some(host.to_owned())),
+        ("X-Forwarded-Port", facts.port.map(|port| port.to_string())),
+        ("Forwarded", Some(format!("for={node}{host_pair};proto={scheme}"))),
+        ("X-Real-IP", address),
+        ("X-Request-Id", Some(request_id.to_owned())),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// The names that are removed from a response. A 101 keeps what makes it one.
@@ -142,14 +157,23 @@ mod tests {
 
     #[test]
     fn the_fields_say_who_asked_and_how() {
-        let client = "[::ffff:192.0.2.7]:1234".parse().expect("an address");
-        let facts = Facts { client, port: 8443, scheme: Scheme::Https };
-        let set = set_in_request(&facts, "a.example:8443", "id");
-        assert!(set.contains(&("X-Forwarded-For", "192.0.2.7".to_owned())));
-        assert!(set.contains(&("Forwarded", "for=192.0.2.7;host=\"a.example:8443\";proto=https".to_owned())));
-        let client = "[2001:db8::1]:1234".parse().expect("an address");
-        let set = set_in_request(&Facts { client, ..facts }, "a", "id");
-        assert!(set.contains(&("Forwarded", "for=\"[2001:db8::1]\";host=\"a\";proto=https".to_owned())));
+        let set = |facts: &Facts, host: &str| set_in_request(facts, host, "id").collect::<Vec<_>>();
+        let facts = Facts { client: "192.0.2.7".parse().ok(), port: Some(8443), scheme: Scheme::Https };
+        let fields = set(&facts, "a.example:8443");
+        assert!(fields.contains(&("X-Forwarded-For", "192.0.2.7".to_owned())));
+        assert!(fields.contains(&("X-Forwarded-Port", "8443".to_owned())));
+        assert!(fields.contains(&("Forwarded", "for=192.0.2.7;host=\"a.example:8443\";proto=https".to_owned())));
+        let fields = set(&Facts { client: "2001:db8::1".parse().ok(), ..facts }, "a");
+        assert!(fields.contains(&("Forwarded", "for=\"[2001:db8::1]\";host=\"a\";proto=https".to_owned())));
+    }
+
+    #[test]
+    fn of_a_client_without_an_address_no_address_is_told() {
+        let facts = Facts { client: None, port: None, scheme: Scheme::Http };
+        let fields: Vec<_> = set_in_request(&facts, "a", "id").collect();
+        let names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Request-Id"]);
+        assert!(fields.contains(&("Forwarded", "for=unknown;host=\"a\";proto=http".to_owned())));
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub(crate) enum Reason {
     BadHead,
     BadHost,
     BadBody,
+    /// From a proxy of which a PROXY protocol header is expected.
+    ProxyHeader,
     HeadTimeout,
     BodyTimeout,
     HeadTooLarge,
@@ -71,6 +73,14 @@ impl Reason {
                 (400, "bad_host", "Bad request", "The request does not name exactly one valid host.", None, Client)
             }
             Self::BadBody => (400, "bad_body", "Bad request", "The request's body is malformed.", None, Client),
+            Self::ProxyHeader => (
+                400,
+                "proxy_header",
+                "Bad request",
+                "The connection does not begin with a PROXY protocol header.",
+                None,
+                Client,
+            ),
             Self::HeadTimeout => {
                 (408, "head_timeout", "Request timeout", "The request did not arrive in time.", None, Client)
             }

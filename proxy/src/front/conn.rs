@@ -19,12 +19,12 @@ use pingora::protocols::{
 };
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::fence::{Fence, Framing};
 use super::pace::{Pace, TooSlow};
+use super::stream::Stream;
 use crate::config::Limits;
 
 /// The most that one read of the front takes from the transport.
@@ -33,8 +33,8 @@ const READ_MAX: usize = 4 << 10;
 /// What carries the bytes.
 #[derive(Debug)]
 pub(crate) enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 /// What outlives the loan of a connection, and what its borrower says of it.
@@ -324,7 +324,7 @@ impl Wire {
 
     /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say.
     pub(crate) fn reset(&self) {
-        if let Some(Transport::Plain(stream)) = self.take_back() {
+        if let Some(Transport::Plain(Stream::Tcp(stream))) = self.take_back() {
             // Where it fails, the end is an orderly one; there is no other way to say it.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }

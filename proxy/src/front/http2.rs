@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
-use super::{Worker, linger, prepare};
+use super::{Visit, Worker, linger, prepare};
 use crate::config::Limits;
-use crate::decide::headers::Facts;
+use crate::decide::forwarded::from_fields;
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
 use crate::wake::NotAdmitted;
@@ -33,14 +33,14 @@ const MALFORMED_MAX: u32 = 32;
 const GIVEN_UP_FREE: u32 = 100;
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, facts: Facts) {
+pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, visit: Visit) {
     let limits = &worker.edge.limits;
     conn.lift();
     let wire = Arc::clone(conn.wire());
     let io: Stream = conn;
     // In time or not: what is no HTTP/2 is closed.
     if let Ok(Ok(connection)) = timeout(limits.head, handshake(io, Some(options(limits)))).await {
-        streams(worker, connection, facts).await;
+        streams(worker, connection, &visit).await;
     }
     linger(wire.take_back(), worker).await;
 }
@@ -82,7 +82,7 @@ impl Conduct {
 }
 
 /// Accepts streams until the connection is over. Only this drives the connection's IO.
-async fn streams(worker: &Rc<Worker>, mut connection: Connection, facts: Facts) {
+async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit) {
     let limits = &worker.edge.limits;
     let digest = Arc::new(Digest::default());
     let mut stopping = worker.edge.stopping.clone();
@@ -102,7 +102,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, facts: Facts) 
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => match accepted {
                 Ok(Some(H2Accept::Session(session))) => {
                     conduct.streams += 1;
-                    running.spawn_local(stream(Rc::clone(worker), session, facts));
+                    running.spawn_local(stream(Rc::clone(worker), session, visit.clone()));
                 }
                 Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
                 Ok(None) | Err(_) => return,
@@ -135,11 +135,13 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn stream(worker: Rc<Worker>, mut session: HttpSession, facts: Facts) -> Ended {
+async fn stream(worker: Rc<Worker>, mut session: HttpSession, visit: Visit) -> Ended {
     let edge = &worker.edge;
     let body = if session.is_body_empty() { StreamBody::None } else { StreamBody::Follows };
     let head = Head::of_stream(session.req_header(), body, edge.limits.target_bytes);
     let wire = Arc::new(Wire::default());
+    let fields = session.req_header().headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let facts = visit.trusted.as_ref().map_or(visit.facts, |trusted| from_fields(visit.facts, trusted, fields));
     let mut exchange = Box::new(Exchange::new(edge, facts, &wire, head.as_ref().ok()));
     let prepared = match &head {
         Ok(head) => {

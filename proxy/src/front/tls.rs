@@ -14,11 +14,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
+use super::stream::Stream;
 use crate::config::Http2;
 use crate::live::{Hosts, Live};
 
@@ -152,7 +152,7 @@ impl Tls {
     }
 
     /// Shakes hands; the caller sets the deadline.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, stream: Stream) -> io::Result<TlsStream<Stream>> {
         let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
         if self.names.offer(start.client_hello().server_name()).is_none() {
             start.io.write_all(&UNRECOGNIZED_NAME).await?;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Stop;
 use crate::admin;
 use crate::edge::Edge;
-use crate::front::listen::block_on;
+use crate::front::listen::worker::block_on;
 use crate::live::feed::Feed;
 use crate::live::signals::Heard;
 

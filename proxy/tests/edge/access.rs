@@ -1,5 +1,6 @@
 //! One record per request, whoever answered it.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -108,12 +109,13 @@ async fn two_proxies_that_follow_one_another_lose_no_record_of_one_log() {
     ask(world.http()).await;
     until("a full file", || files() > 3).await;
     // The second one listens elsewhere, so that each can be asked.
-    let mut config = Config { listeners: vec![Listener::http(([127, 0, 0, 1], 0).into())], ..Config::default() };
+    let mut config =
+        Config { listeners: vec![Listener::http(SocketAddr::from(([127, 0, 0, 1], 0)))], ..Config::default() };
     small(&mut config);
     let old = world.proxy.take().expect("running");
     let (updates, taken) = mpsc::channel(4);
     let (said, mut heard) = mpsc::channel(64);
-    let new = Proxy::succeed(config, old.sockets().expect("sockets"), taken, said).expect("the proxy starts");
+    let new = Proxy::adopt(config, old.sockets().expect("sockets"), taken, said).expect("the proxy starts");
     updates.send(world.table.snapshot()).await.expect("taken");
     soon("its first table", heard.recv()).await;
     let (before, after) = (old.address("http").expect("bound"), new.address("http").expect("bound"));

@@ -26,7 +26,10 @@ async fn a_port_in_use_is_an_error_that_names_listener_and_address() {
     let taken = TcpListener::bind(SocketAddr::from(ANY)).await.expect("a free port");
     let address = taken.local_addr().expect("bound");
     let (_updates, updates, reports, _heard) = channels();
-    let config = Config { listeners: vec![Listener::http(ANY.into()), Listener::https(address)], ..Config::default() };
+    let config = Config {
+        listeners: vec![Listener::http(SocketAddr::from(ANY)), Listener::https(address)],
+        ..Config::default()
+    };
     let error = Proxy::start(config, updates, reports).err().expect("no start");
     assert!(error.is_address_in_use());
     assert_eq!(error.to_string(), format!("listen for https on {address}"));
@@ -45,7 +48,7 @@ async fn two_proxies_do_not_share_a_port_unknowingly() {
 async fn it_is_ready_with_the_first_table_and_connections_wait_until_then() {
     let (updates, taken, said, _heard) = channels();
     let config = Config {
-        listeners: vec![Listener::http(ANY.into())],
+        listeners: vec![Listener::http(SocketAddr::from(ANY))],
         admin: Some(ANY.into()),
         workers: 1,
         ..Config::default()

@@ -2,12 +2,14 @@
 
 mod access;
 mod answers;
+mod client_address;
 mod corpus;
 mod drain;
 mod failing;
 mod framing;
 mod http2;
 mod lifecycle;
+mod listening;
 mod logging;
 mod pipelining;
 mod routing;

@@ -39,7 +39,7 @@ impl Authority {
         let builder =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let address = world.proxy.as_ref().expect("running").address("https").expect("an HTTPS listener");
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from(host.to_owned()).expect("a name");

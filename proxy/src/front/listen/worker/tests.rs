@@ -1,11 +1,13 @@
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use super::*;
 use crate::access::{AccessLog, Owner};
-use crate::config::Limits;
+use crate::config::{Http2, Limits};
 use crate::dice::Dice;
 use crate::drain::Phase;
+use crate::front::listen::budget::Budget;
+use crate::front::listen::sockets::Sockets;
 use crate::live::Live;
 use crate::live::signals::Signals;
 use crate::quiet::Quiet;
@@ -14,11 +16,13 @@ use crate::quiet::Quiet;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A worker's view of a proxy that serves nobody.
-fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>) -> Arc<Edge> {
+fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &Arc<Balance>) -> Arc<Edge> {
     let limits = Limits::default();
     let (access, _) = AccessLog::start(None, &limits, Owner::This).expect("there is no file to open");
     let (signals, _heard) = Signals::new();
     Arc::new(Edge {
+        budget: Budget::new(&limits, limits.connections),
+        balance: Arc::clone(balance),
         limits: Arc::new(limits),
         live: Arc::new(Live::new()),
         signals,
@@ -47,24 +51,26 @@ fn status(mut stream: TcpStream) -> String {
 
 #[test]
 fn a_worker_that_panicked_serves_again_and_loses_nothing_that_waits_in_its_socket() {
-    let listener = bind(([127, 0, 0, 1], 0).into(), 1).expect("a free port").pop().expect("one");
-    let at = listener.local_addr().expect("bound");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+    let sockets = Sockets::open("http", &any, 1, &mut Vec::new()).expect("a free port");
+    let at = sockets.address.ip().expect("an address");
+    let (balance, mut arrivals) = Balance::new(1);
     let (ready, stopping) = (watch::Sender::new(true), watch::Sender::new(false));
-    let (edge, stop) = (edge(&ready, &stopping), watch::Sender::new(Stop::No));
+    let (edge, stop) = (edge(&ready, &stopping, &balance), watch::Sender::new(Stop::No));
+    let entrance =
+        Entrance { tls: None, http2: Http2::Off, proxy_protocol_from: Vec::new(), trust_forwarded_from: Arc::new([]) };
+    let entrance = Arc::new(entrance);
+    let listeners = sockets.all.iter().map(|socket| (Arc::clone(socket), Arc::clone(&entrance))).collect();
+    let arrivals = arrivals.pop().expect("one worker");
+    let mut duty = Duty { number: 0, workers: 1, listeners, arrivals, balance };
     let (poison, mut poisoned) = tokio::sync::mpsc::channel::<()>(1);
     let (died, deaths) = std::sync::mpsc::sync_channel(1);
     let heard = stop.subscribe();
     let worker = std::thread::spawn(move || {
-        let (mut sockets, mut lives) = (
-            vec![Socket {
-                listener: Arc::new(listener),
-                entrance: Arc::new(Entrance { tls: None, http2: Http2::Off }),
-            }],
-            0,
-        );
+        let mut lives = 0;
         again_and_again(&heard, || {
             lives += 1;
-            let serve = run(&mut sockets, Arc::clone(&edge), heard.clone());
+            let serve = run(&mut duty, Arc::clone(&edge), heard.clone());
             if lives > 1 {
                 return block_on(serve)?;
             }

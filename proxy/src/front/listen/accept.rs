@@ -1,0 +1,195 @@
+//! Accepts connections, decides who serves them, and takes each as far as its first byte of HTTP: who the client is, whether
+//! there is room for it, and TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, warn};
+
+use super::balance::{Arrival, Balance};
+use super::budget::{Place, Spent};
+use super::handshakes::Handshakes;
+use crate::config::{Http2, Network};
+use crate::decide::headers::{Facts, Scheme};
+use crate::decide::refuse::Reason;
+use crate::front::conn::Transport;
+use crate::front::proxy_protocol::{self, HeaderError, Source};
+use crate::front::stream::Stream;
+use crate::front::tls::Tls;
+use crate::front::{Visit, Worker, serve, turn_away};
+use crate::life::Stop;
+
+/// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// What the connections of one listener have in common.
+pub(crate) struct Entrance {
+    /// Where TLS is spoken.
+    pub(crate) tls: Option<Tls>,
+    pub(crate) http2: Http2,
+    /// Whose connections begin with a PROXY protocol header.
+    pub(crate) proxy_protocol_from: Vec<Network>,
+    /// Whose forwarding fields are believed.
+    pub(crate) trust_forwarded_from: Arc<[Network]>,
+}
+
+/// What one worker receives connections with.
+pub(super) struct Reception {
+    pub(super) worker: Rc<Worker>,
+    pub(super) number: usize,
+    pub(super) balance: Arc<Balance>,
+    pub(super) handshakes: Rc<Handshakes>,
+    pub(super) stop: watch::Receiver<Stop>,
+    /// Held by each connection.
+    pub(super) running: watch::Receiver<()>,
+}
+
+/// Accepts for as long as it is polled.
+pub(super) async fn accept(listener: AsyncFd<Arc<Socket>>, entrance: Arc<Entrance>, reception: Rc<Reception>) {
+    let mut backoff = BACKOFF.0;
+    loop {
+        match listener.async_io(Interest::READABLE, |socket| socket.accept()).await {
+            Ok((socket, peer)) => {
+                backoff = BACKOFF.0;
+                reception.sort(socket, peer.as_socket(), &entrance);
+            }
+            // The client left before it was its turn.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                let edge = &reception.worker.edge;
+                if let Some(left_out) = edge.quiet.say(edge.signals.now()) {
+                    warn!(%error, left_out, "a connection could not be accepted");
+                }
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF.1);
+            }
+        }
+    }
+}
+
+impl Reception {
+    /// Counts a connection, and has it served: here, or by a worker that has less to do.
+    pub(super) fn sort(self: &Rc<Self>, socket: Socket, peer: Option<SocketAddr>, entrance: &Arc<Entrance>) {
+        let place = match self.worker.edge.budget.connection() {
+            Ok(place) => place,
+            Err(spent) => return self.refused(spent),
+        };
+        let seat = self.balance.accepted(self.number);
+        let arrival = Arrival { socket, peer, entrance: Arc::clone(entrance), seat, place };
+        // Others may be further with their end than this one is.
+        let kept = if self.stop.borrow().is_asked() { Some(arrival) } else { self.balance.hand_over(arrival) };
+        if let Some(arrival) = kept {
+            self.take(arrival);
+        }
+    }
+
+    /// Serves a connection on this worker.
+    pub(super) fn take(self: &Rc<Self>, arrival: Arrival) {
+        let reception = Rc::clone(self);
+        let Arrival { socket, peer, entrance, seat, place } = arrival;
+        let stream = match Stream::accepted(socket, peer) {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%error, "a connection was gone at once"),
+        };
+        tokio::task::spawn_local(async move {
+            // The reception has to go before the end of the last connection is waited for.
+            let running = reception.running.clone();
+            connection(&reception, stream, peer, &entrance, place).await;
+            drop((seat, running));
+        });
+    }
+
+    fn refused(&self, spent: Spent) {
+        let edge = &self.worker.edge;
+        edge.budget.note(spent);
+        let Some(left_out) = edge.quiet.say(edge.signals.now()) else { return };
+        match spent {
+            Spent::Connections => {
+                warn!(left_out, "there are as many connections as there may be: a new one was closed")
+            }
+            Spent::Client => warn!(left_out, "a client has as many connections as it may have: a new one was closed"),
+            Spent::Handshakes => {
+                warn!(left_out, "there are as many TLS handshakes as there may be: one was given up");
+            }
+        }
+    }
+}
+
+async fn connection(
+    reception: &Reception,
+    mut stream: Stream,
+    peer: Option<SocketAddr>,
+    entrance: &Entrance,
+    mut place: Place,
+) {
+    let limits = &reception.worker.edge.limits;
+    let patience = if entrance.tls.is_some() { limits.tls_handshake } else { limits.head };
+    let deadline = Instant::now() + patience;
+    let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let client = peer.map(|peer| peer.ip().to_canonical());
+    let mut facts = Facts { client, port: stream.port(), scheme };
+    let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
+    if listed(&entrance.proxy_protocol_from) {
+        // In a box: it is short, and the connection is long.
+        match timeout_at(deadline, Box::pin(proxy_protocol::read(&mut stream))).await {
+            Ok(Ok(Source::Socket)) => {}
+            Ok(Ok(Source::Client { address, port })) => {
+                facts = Facts { client: Some(address), port: Some(port), ..facts };
+            }
+            Ok(Ok(Source::Nameless)) => facts = Facts { client: None, port: None, ..facts },
+            Ok(Err(HeaderError::Ended)) => return,
+            Ok(Err(error)) => return no_header(reception, stream, facts, &error).await,
+            Err(_) => return debug!("a PROXY protocol header took too long"),
+        }
+    }
+    let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
+    let trusted = listed(&entrance.trust_forwarded_from).then(|| Arc::clone(&entrance.trust_forwarded_from));
+    // A trusted proxy's connections are of many clients.
+    if trusted.is_none()
+        && let Err(spent) = place.of_client(facts.client)
+    {
+        return reception.refused(spent);
+    }
+    let transport = match &entrance.tls {
+        None => Transport::Plain(stream),
+        Some(tls) => match Box::pin(handshake(reception, tls, stream, deadline)).await {
+            Some(transport) => transport,
+            None => return,
+        },
+    };
+    let silent = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
+    serve(&reception.worker, transport, Visit { facts, trusted, http2: entrance.http2, silent }).await;
+}
+
+async fn handshake(reception: &Reception, tls: &Tls, stream: Stream, deadline: Instant) -> Option<Transport> {
+    let Some(mut place) = reception.handshakes.begin(Instant::now()) else {
+        reception.refused(Spent::Handshakes);
+        return None;
+    };
+    // Neither is looked at again once one of them is there.
+    tokio::select! {
+        shaken = timeout_at(deadline, tls.accept(stream)) => match shaken {
+            Ok(Ok(stream)) => return Some(Transport::Tls(Box::new(stream))),
+            Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+            Err(_) => debug!("TLS handshake took too long"),
+        },
+        () = place.given_up() => reception.refused(Spent::Handshakes),
+    }
+    None
+}
+
+/// Tells what is missing where that can be told without TLS.
+async fn no_header(reception: &Reception, stream: Stream, facts: Facts, error: &HeaderError) {
+    debug!(%error, "a proxy's connection is refused");
+    if facts.scheme == Scheme::Http {
+        turn_away(&reception.worker, Transport::Plain(stream), facts, Reason::ProxyHeader).await;
+    }
+}
