@@ -18,9 +18,9 @@ pub(super) fn folder(folder: &Path) -> Result<(), Failure> {
     let shown = plain::value(&folder.to_string_lossy());
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(
-                Failure::new(Exit::CannotCreate, format!("cannot make the folder {shown} (--run)")).because(&error)
-            );
+            return Err(Failure::new(Exit::CannotCreate, format!("cannot make the folder {shown} (--run)"))
+                .because(&error)
+                .hint("is its parent there, and writable?"));
         }
         _ => {}
     }
@@ -82,6 +82,7 @@ impl Door {
         let (listener, inode) = open().map_err(|error| {
             Failure::new(Exit::CannotCreate, format!("cannot listen on {}", plain::value(&path.to_string_lossy())))
                 .because(&error)
+                .hint("name a folder with a shorter path, on a disk that has room (--run)")
         })?;
         Ok(Self { path, listener, inode: Some(inode) })
     }

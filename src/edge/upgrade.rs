@@ -72,9 +72,8 @@ pub(super) async fn inherit(folder: &Path) -> Result<Inheritance, Failure> {
 
 async fn receive(line: &Line) -> Result<Vec<Listening>, LineError> {
     line.say(&Message::Hello { version: VERSION }, &[]).await?;
-    let (count, secrets) = match soon(line).await? {
-        (Message::Offer { sockets, secrets }, _) => (sockets, secrets),
-        _ => return Err(LineError::Unexpected("no offer")),
+    let (Message::Offer { sockets: count, secrets }, _) = soon(line).await? else {
+        return Err(LineError::Unexpected("no offer"));
     };
     if count > SOCKETS_MAX {
         return Err(LineError::Unexpected("an offer of too many sockets"));
