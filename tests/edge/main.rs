@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
 
+mod drain;
 mod files;
 mod listening;
+mod load;
 mod program;
+mod upgrade;
+mod upgrade_fails;
