@@ -87,6 +87,17 @@ async fn up(config: UpConfig) -> Result<(), Failure> {
         () = beside => {}
         () = ends.told() => {}
     }
+    app.proxy.announce();
+    if !config.drain_delay.is_zero() {
+        tracing::info!("stopping: /readyz says so, and all is served for a while; a second signal ends at once");
+        tokio::select! {
+            () = tokio::time::sleep(config.drain_delay) => {}
+            () = ends.told() => {
+                tracing::warn!("told twice: ended without waiting");
+                return Ok(());
+            }
+        }
+    }
     tracing::info!("stopping: requests that run may finish, containers run on; a second signal ends at once");
     tokio::select! {
         () = app.stop() => {}

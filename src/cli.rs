@@ -78,6 +78,9 @@ pub struct UpArgs {
     /// Worker threads of the edge [default: one for each core]
     #[arg(long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
+    /// How long /readyz fails before the edge stops accepting, when it is told to stop; for load balancers [default: 0]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drain_delay: Option<Duration>,
 }
 
 /// What `edge` serves, and where.
@@ -130,6 +133,18 @@ pub struct EdgeArgs {
     /// How long requests that run may go on when the edge is told to stop
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain: Duration,
+    /// How long /readyz fails before the edge stops accepting, when it is told to stop; for load balancers [default: 0]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drain_delay: Option<Duration>,
+    /// Folder of this user alone, through which another process can take over the listening sockets
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Take over from the edge that runs with that folder
+    #[arg(long, requires = "run")]
+    pub upgrade: bool,
+    /// How long a process that takes over may take until it is ready
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub upgrade_within: Duration,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,

@@ -42,6 +42,8 @@ pub struct UpConfig {
     pub engine: Option<String>,
     /// Worker threads of the edge; at least one.
     pub workers: usize,
+    /// How long the edge says before its end that it will end.
+    pub drain_delay: Duration,
     /// How much is logged, as a filter; `None`: the usual.
     pub log: Option<String>,
     /// How much a push may bring.
@@ -92,10 +94,38 @@ pub struct EdgeConfig {
     pub access_log: Option<PathBuf>,
     /// How long requests that run may go on at the end.
     pub drain: Duration,
+    /// How long it says before that it will end.
+    pub drain_delay: Duration,
+    /// How it is replaced by another process, if it can be.
+    pub run: Option<RunConfig>,
+    /// Where the service manager hears how it is.
+    pub notify: Option<OsString>,
     /// Worker threads; at least one.
     pub workers: usize,
     /// How much is logged, as a filter; `None`: the usual.
     pub log: Option<String>,
+}
+
+/// How an edge and its successor find each other.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// The folder where they meet.
+    pub folder: PathBuf,
+    /// Whether another one runs already.
+    pub begin: Begin,
+    /// How long a successor may take.
+    pub within: Duration,
+    /// What this one starts as its successor: a program, if it can be found again, and its arguments.
+    pub successor: (Option<PathBuf>, Vec<OsString>),
+}
+
+/// How an edge begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Alone.
+    Fresh,
+    /// In place of the one that runs.
+    Upgrade,
 }
 
 /// Where `edge` serves if nothing else is said.
@@ -128,9 +158,26 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         admin: args.admin,
         access_log: args.access_log,
         drain: args.drain,
+        drain_delay: args.drain_delay.unwrap_or_default(),
+        run: args.run.map(|folder| RunConfig {
+            folder,
+            begin: if args.upgrade { Begin::Upgrade } else { Begin::Fresh },
+            within: args.upgrade_within,
+            successor: successor(),
+        }),
+        notify: variable("NOTIFY_SOCKET"),
         workers: args.workers.map_or_else(cores, NonZeroUsize::get),
         log: log(),
     })
+}
+
+/// This program as it was started, but as an upgrade. Its path is looked up now: once the file was replaced, it would be that
+/// of the old one.
+fn successor() -> (Option<PathBuf>, Vec<OsString>) {
+    let upgrade = OsString::from("--upgrade");
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).filter(|argument| *argument != upgrade).collect();
+    arguments.push(upgrade);
+    (std::env::current_exe().ok(), arguments)
 }
 
 /// Refuses two listeners on one address.
@@ -167,6 +214,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         demo: if args.demo { Demo::Hello } else { Demo::Without },
         engine: args.engine,
         workers: args.workers.map_or_else(cores, NonZeroUsize::get),
+        drain_delay: args.drain_delay.unwrap_or_default(),
         log: log(),
         pushes: git::Limits::default(),
         build_deadline: dormouse_control::BUILD_DEADLINE,

@@ -1,25 +1,35 @@
 //! `dormouse edge --table FILE`: serves a table file, without any control plane, and takes it again whenever it changes.
 //!
-//! A file that is wrong changes nothing: it is told why, and the last good one goes on being served.
+//! A file that is wrong changes nothing: it is told why, and the last good one goes on being served. Another process can take
+//! its place without a gap (`upgrade`).
 
+mod door;
 mod files;
+mod line;
+mod notify;
+mod succession;
+mod upgrade;
 
 pub use files::KeyPairFiles;
 
 use std::time::Duration;
 
 use dormouse_link::{Report, Table, Update};
-use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Proxy};
+use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, Proxy};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::app;
-use crate::config::EdgeConfig;
+use crate::config::{Begin, EdgeConfig};
 use crate::ends::{self, Ends};
 use crate::failure::{Exit, Failure};
 use crate::telemetry;
+use door::Door;
 use files::{Files, Loaded};
+use notify::Notify;
+use succession::Succession;
+use upgrade::Inheritance;
 
 /// How often the files are looked at. A HUP signal looks at once.
 const LOOK: Duration = Duration::from_secs(1);
@@ -42,86 +52,174 @@ pub fn run(config: &EdgeConfig) -> Result<(), Failure> {
 
 async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
-    let mut edge = Edge::start(config).await?;
+    let notify = Notify::new(config.notify.as_deref());
+    let Some((mut edge, mut succession)) = begin(config, &mut ends, &notify).await? else { return Ok(()) };
     let at = |listener| edge.proxy.at(listener).cloned();
     let admin = edge.proxy.admin().map(Address::from);
     let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", admin)]);
-    Failure::print(&ready)?;
-    tokio::select! {
-        () = edge.follow() => {}
-        () = ends.told() => {}
+    match (Failure::print(&ready), config.run.as_ref().map(|run| run.begin)) {
+        // Nobody else serves any more; it must not end because nobody reads.
+        (Err(failure), Some(Begin::Upgrade)) => tracing::warn!(%failure, "the ready line was not written"),
+        (printed, _) => printed?,
     }
-    tracing::info!("stopping: requests that run may finish; a second signal ends at once");
+    notify.ready();
+    // Each arm is cancel-safe, or the process comes to its end.
+    let replaced = tokio::select! {
+        () = edge.tables.follow(&edge.proxy) => false,
+        () = ends.told() => false,
+        () = succession.replaced(&edge.proxy) => true,
+    };
+    if replaced {
+        succession.leave();
+        tracing::info!("stopping: requests that run may finish; a signal ends at once");
+        tokio::select! {
+            () = edge.proxy.hand_over(config.drain) => {}
+            () = ends.told() => tracing::warn!("told to stop: ended without waiting"),
+        }
+        return Ok(());
+    }
+    notify.stopping();
+    edge.proxy.announce();
+    if !config.drain_delay.is_zero() {
+        tracing::info!("stopping: /readyz says so, and all is served for a while; a second signal ends at once");
+    }
+    let ended = async {
+        tokio::select! {
+            () = edge.tables.follow(&edge.proxy) => {}
+            () = sleep(config.drain_delay) => {}
+        }
+        tracing::info!("stopping: requests that run may finish; a second signal ends at once");
+        edge.proxy.shutdown(config.drain).await;
+    };
     tokio::select! {
-        () = edge.proxy.shutdown(config.drain) => {}
+        () = ended => {}
         () = ends.told() => tracing::warn!("told twice: ended without waiting"),
     }
     Ok(())
 }
 
+/// Starts, alone or in place of another edge; nothing where it was told to end meanwhile.
+async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<Option<(Edge, Succession)>, Failure> {
+    let mut succession = Succession::new(notify.clone())?;
+    let inheritance = match &config.run {
+        Some(run) if run.begin == Begin::Upgrade => Some(upgrade::inherit(&run.folder).await?),
+        Some(run) => {
+            door::vacant(&run.folder).await?;
+            None
+        }
+        None => None,
+    };
+    let (sockets, predecessor) = match inheritance {
+        Some(Inheritance { sockets, predecessor }) => (sockets, Some(predecessor)),
+        None => (Vec::new(), None),
+    };
+    let edge = match (Edge::start(config, sockets, notify).await, &predecessor) {
+        (Ok(edge), _) => edge,
+        (Err(failure), Some(predecessor)) => {
+            predecessor.give_up(&failure).await;
+            return Err(failure);
+        }
+        (Err(failure), None) => return Err(failure),
+    };
+    if let Some(predecessor) = &predecessor {
+        let relieved = tokio::select! {
+            relieved = predecessor.relieve() => relieved.map(Some),
+            () = ends.told() => Ok(None),
+        };
+        if !matches!(relieved, Ok(Some(()))) {
+            edge.proxy.shutdown(config.drain).await;
+            return relieved.map(|_| None);
+        }
+        edge.proxy.alone();
+        tracing::info!(pid = predecessor.pid, "serving in place of another process");
+    }
+    if let Some(run) = &config.run {
+        match (Door::open(&run.folder), &predecessor) {
+            (Ok(door), _) => succession.open(run.clone(), door),
+            // Nobody else serves any more.
+            (Err(failure), Some(_)) => tracing::error!(%failure, "no other process can take over from this one"),
+            (Err(failure), None) => return Err(failure),
+        }
+    }
+    Ok(Some((edge, succession)))
+}
+
 /// A proxy that serves files.
 struct Edge {
+    proxy: Proxy,
+    tables: Tables,
+}
+
+/// What is read from files and goes to the proxy.
+struct Tables {
     files: Files,
     table: Table,
-    proxy: Proxy,
     updates: mpsc::Sender<Update>,
     reports: mpsc::Receiver<Report>,
     hang_up: tokio::signal::unix::Signal,
+    notify: Notify,
 }
 
 impl Edge {
-    async fn start(config: &EdgeConfig) -> Result<Self, Failure> {
+    async fn start(config: &EdgeConfig, sockets: Vec<Listening>, notify: &Notify) -> Result<Self, Failure> {
         let mut files = Files::new(config.table.clone(), config.certificate.clone(), config.ticket_keys.clone());
         // Looked at before anything listens: whoever starts it sees at once what is wrong.
         let first = files.load(&Table::default()).map_err(Failure::from)?;
         app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let proxy = Proxy::start(proxy_config(config)?, taken, said).map_err(|error| app::no_edge(&error))?;
+        let proxy = Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
         let hang_up = ends::listen(SignalKind::hangup())?;
-        let mut edge = Self { files, table: Table::default(), proxy, updates, reports, hang_up };
-        edge.offer(first).await;
+        let mut tables = Tables { files, table: Table::default(), updates, reports, hang_up, notify: notify.clone() };
+        tables.offer(&proxy, first).await;
         let applied = async {
-            while let Some(report) = edge.reports.recv().await {
+            while let Some(report) = tables.reports.recv().await {
                 if matches!(report, Report::Acked { .. }) {
                     return;
                 }
             }
         };
         timeout(READY, applied).await.map_err(|_| Failure::new(Exit::Software, "the table was not applied in time"))?;
-        Ok(edge)
+        Ok(Self { proxy, tables })
     }
+}
 
+impl Tables {
     /// Looks at the files again and again. Reports have nobody to go to but the log, which the edge itself keeps.
-    async fn follow(&mut self) {
+    async fn follow(&mut self, proxy: &Proxy) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Each arm is cancel-safe.
-            tokio::select! {
+            let asked = tokio::select! {
                 Some(_) = self.reports.recv() => continue,
-                _ = look.tick() => {}
-                _ = self.hang_up.recv() => {}
+                _ = look.tick() => false,
+                _ = self.hang_up.recv() => true,
+            };
+            if asked {
+                self.notify.reloading();
             }
-            if !self.files.changed() {
-                continue;
+            if self.files.changed() {
+                match self.files.load(&self.table) {
+                    Ok(loaded) => self.offer(proxy, loaded).await,
+                    Err(error) => tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the files are not taken; what was served goes on"
+                    ),
+                }
             }
-            match self.files.load(&self.table) {
-                Ok(loaded) => self.offer(loaded).await,
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the files are not taken; what was served goes on"
-                ),
+            if asked {
+                self.notify.ready();
             }
         }
     }
 
-    async fn offer(&mut self, loaded: Loaded) {
+    async fn offer(&mut self, proxy: &Proxy, loaded: Loaded) {
         if let Some(pair) = loaded.certificate {
-            self.proxy.fall_back("https", pair);
+            proxy.fall_back("https", pair);
         }
         if let Some(keys) = loaded.ticket_keys {
-            self.proxy.tickets(&keys);
+            proxy.tickets(&keys);
         }
         let update =
             if self.table == Table::default() { loaded.table.snapshot() } else { self.table.diff(&loaded.table) };

@@ -110,6 +110,14 @@ impl Failure {
     }
 }
 
+/// In one line, for logs.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)?;
+        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
 impl From<clap::Error> for Failure {
     fn from(mut error: clap::Error) -> Self {
         // What was said is said back, but one value stays one line.

@@ -6,10 +6,10 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -88,24 +88,39 @@ fn rfc3339<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::E
     to.serialize_str(&text)
 }
 
-/// The workers' end. The log ends, flushed, when the last one is dropped.
+/// The workers' end. The log ends, flushed, when the last one is dropped or closed.
 #[derive(Clone)]
 pub(crate) struct AccessLog {
     queue: Option<SyncSender<Record>>,
     lost: Arc<AtomicU64>,
+    owner: Arc<Mutex<Owner>>,
+}
+
+/// Who may rename the files. Two processes that did would write over each other's full ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// This process.
+    This,
+    /// The one before or after it, which writes to the same file: lines are only added, to the file that is open even after
+    /// it got another name.
+    Another,
 }
 
 impl AccessLog {
     /// Opens the file and starts the thread.
-    pub(crate) fn start(path: Option<PathBuf>, limits: &Limits) -> io::Result<(Self, Option<JoinHandle<()>>)> {
-        let lost = Arc::new(AtomicU64::new(0));
-        let Some(path) = path else { return Ok((Self { queue: None, lost }, None)) };
-        let file = open(&path, limits)?;
+    pub(crate) fn start(
+        path: Option<PathBuf>,
+        limits: &Limits,
+        owner: Owner,
+    ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
+        let (lost, owner) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(owner)));
+        let Some(path) = path else { return Ok((Self { queue: None, lost, owner }, None)) };
+        let file = Shared::open(path, limits, Arc::clone(&owner))?;
         let (queue, queued) = sync_channel(limits.access_queue);
         let counter = Arc::clone(&lost);
         let thread = std::thread::Builder::new().name("dormouse-access".into());
         let thread = thread.spawn(move || Writer::new(file, &counter).run(&queued))?;
-        Ok((Self { queue: Some(queue), lost }, Some(thread)))
+        Ok((Self { queue: Some(queue), lost, owner }, Some(thread)))
     }
 
     /// Queues a record, or counts it as lost.
@@ -117,15 +132,73 @@ impl AccessLog {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
     }
+
+    /// Says whose the files are. When it returns, nothing is renamed here any more unless they are ours.
+    pub(crate) fn owned_by(&self, owner: Owner) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
+    }
+
+    /// Gives up this end.
+    pub(crate) fn close(&mut self) {
+        self.queue = None;
+    }
 }
 
-fn open(path: &Path, limits: &Limits) -> io::Result<FileRotate<AppendCount>> {
+/// The file, which another process may have open, too. Whoever writes whole lines by one write mixes them with nobody's.
+struct Shared {
+    path: PathBuf,
+    limit: usize,
+    kept: usize,
+    owner: Arc<Mutex<Owner>>,
+    file: File,
+}
+
+enum File {
+    Added(std::fs::File),
+    Rotated(Box<FileRotate<AppendCount>>),
+}
+
+impl Shared {
+    fn open(path: PathBuf, limits: &Limits, owner: Arc<Mutex<Owner>>) -> io::Result<Self> {
+        let file = File::Added(options().open(&path)?);
+        Ok(Self { path, limit: limits.access_file_bytes.max(1), kept: limits.access_files, owner, file })
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Held while it is written, and so while files are renamed.
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        // Opened anew if it changed hands: what one owner found out about the files is not true any more for the next.
+        match (&self.file, *owner) {
+            (File::Added(_), Owner::This) => {
+                // The rotating file says nothing when it cannot be opened.
+                options().open(&self.path)?;
+                let (kept, limit) = (AppendCount::new(self.kept), ContentLimit::BytesSurpassed(self.limit));
+                let file = FileRotate::new(&self.path, kept, limit, Compression::None, Some(options()));
+                self.file = File::Rotated(Box::new(file));
+            }
+            (File::Rotated(_), Owner::Another) => self.file = File::Added(options().open(&self.path)?),
+            _ => {}
+        }
+        match &mut self.file {
+            File::Added(file) => file.write(bytes),
+            File::Rotated(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.file {
+            File::Added(file) => file.flush(),
+            File::Rotated(file) => file.flush(),
+        }
+    }
+}
+
+fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).create(true).append(true).mode(0o600);
-    // The rotating file says nothing when it cannot be opened.
-    options.open(path)?;
-    let limit = ContentLimit::BytesSurpassed(limits.access_file_bytes.max(1));
-    Ok(FileRotate::new(path, AppendCount::new(limits.access_files), limit, Compression::None, Some(options)))
+    options
 }
 
 /// Lines are gathered up to this many bytes, and written together.

@@ -2,6 +2,7 @@
 //! On the feed's thread.
 
 use std::cell::RefCell;
+use std::future::pending;
 use std::rc::Rc;
 
 use dormouse_link::{Body, Object, Table};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::config::Limits;
+use crate::drain::Phase;
 use crate::edge::Edge;
 use crate::front::conn::{Conn, Transport};
 use crate::front::fence::Framing;
@@ -24,12 +26,19 @@ use crate::front::head::{Connection, Head};
 /// Connections at a time; more wait in the socket's queue.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Serves until its thread ends; stays up while the proxy stops, so that `/readyz` can say so.
+/// Serves until its thread ends; stays up while the proxy ends, so that `/readyz` can say so. Where the socket was handed over,
+/// only the connections stay.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, table: Rc<RefCell<Table>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut phase = edge.phase.clone();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        // Each arm is cancel-safe.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(Phase::is_handed_over) => return,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let (edge, table) = (Arc::clone(&edge), Rc::clone(&table));
                 tokio::task::spawn_local(async move {
@@ -49,11 +58,10 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, table: Rc<RefC
 
 async fn connection(mut conn: Conn, edge: &Edge, table: &RefCell<Table>) {
     let limits: &Limits = &edge.limits;
-    // Asked for its end only when the thread ends: the gate would close idle connections when the proxy begins to stop.
-    let (_never, mut never) = tokio::sync::watch::channel(false);
     loop {
         let idle = Instant::now() + limits.keep_alive;
-        let Gate::Head(head) = gate::next(&mut conn, limits, idle, &mut never).await else { return };
+        // Its connections end with the thread, so that whoever asks hears to the last that the proxy is ending.
+        let Gate::Head(head) = gate::next(&mut conn, limits, idle, pending()).await else { return };
         let keep = head.framing == Framing::Empty && head.connection == Connection::KeepAlive;
         let answer = answer(&head, edge, table);
         conn.discard(head.bytes);
@@ -81,7 +89,7 @@ fn answer(head: &Head, edge: &Edge, table: &RefCell<Table>) -> (u16, String) {
     match head.path() {
         "/healthz" => (200, json!({"healthy": true}).to_string()),
         "/readyz" => {
-            let ready = *edge.ready.borrow() && !*edge.stopping.borrow();
+            let ready = *edge.ready.borrow() && matches!(*edge.phase.borrow(), Phase::Serving);
             (if ready { 200 } else { 503 }, json!({"ready": ready}).to_string())
         }
         "/table" => (200, shown(&table.borrow()).to_string()),

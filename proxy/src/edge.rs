@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::access::AccessLog;
 use crate::config::Limits;
 use crate::dice::Dice;
+use crate::drain::Phase;
 use crate::front::listen::balance::Balance;
 use crate::front::listen::budget::Budget;
 use crate::live::Live;
@@ -28,6 +29,8 @@ pub(crate) struct Edge {
     pub(crate) quiet: Arc<Quiet>,
     /// Whether the first table was applied.
     pub(crate) ready: watch::Receiver<bool>,
-    /// Whether the proxy is shutting down.
+    /// Whether the proxy is ending: a connection's next answer is its last.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// How it is ending.
+    pub(crate) phase: watch::Receiver<Phase>,
 }

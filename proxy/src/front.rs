@@ -5,6 +5,7 @@ pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
 mod http2;
+pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod pace;
 pub(crate) mod proxy_protocol;
@@ -29,12 +30,13 @@ use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, Proof, decide};
+use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
 use crate::lane::answer::{After, Answer, answer};
 use crate::lane::pingora::Lane;
 use crate::wake::{NotAdmitted, Patience, admit};
-use conn::{Conn, Transport};
+use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
 use tls::Offered;
@@ -66,10 +68,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visi
     if agreed {
         return http2::serve(worker, conn, visit).await;
     }
-    let mut stopping = worker.edge.stopping.clone();
-    let (facts, mut idle) = (visit.facts, visit.silent);
+    let (facts, mut idle, mut before) = (visit.facts, visit.silent, Before::Nothing);
     loop {
-        let next = match gate::next(&mut conn, limits, idle, &mut stopping).await {
+        let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
+        let next = match gate::next(&mut conn, limits, idle, over).await {
             Gate::Over => return,
             Gate::Preface if visit.http2 == Http2::On => return http2::serve(worker, conn, visit).await,
             Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
@@ -86,7 +88,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visi
             Next::Close(conn) => return linger(conn.into_transport(), worker).await,
             Next::Gone => return,
         };
-        idle = Instant::now() + limits.keep_alive;
+        (idle, before) = (Instant::now() + limits.keep_alive, Before::Answers);
     }
 }
 
@@ -181,7 +183,12 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
     session.set_ignore_info_resp(head.version == Version::Http10);
     session.set_connection_user_context(Some(exchange));
-    match worker.lane.process_new_http(session, &worker.edge.stopping).await {
+    // Cancel-safe where it is cancelled: whatever an upgraded connection carries ends with it.
+    let carried = tokio::select! {
+        carried = worker.lane.process_new_http(session, &worker.edge.stopping) => carried,
+        () = upgraded_ends(&worker.edge, &wire, head.kind) => None,
+    };
+    match carried {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
             Ok(conn) if conn.is_between_messages() => Next::Keep(conn),
             Ok(conn) => Next::Close(conn),
@@ -196,6 +203,17 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
             Next::Gone
         }
     }
+}
+
+/// Resolves when it is the connection's turn to be closed, if it is an upgraded one.
+async fn upgraded_ends(edge: &Edge, wire: &Wire, kind: Kind) {
+    if kind == Kind::WebSocket {
+        drain::upgraded(&edge.phase, &edge.dice).await;
+        if wire.upgraded.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.

@@ -34,6 +34,7 @@ mod config;
 mod decide;
 mod descriptors;
 mod dice;
+mod drain;
 mod edge;
 mod exchange;
 mod front;
@@ -48,6 +49,7 @@ mod wake;
 
 pub use config::{Address, AddressError, Config, Http2, Limits, Listener, Network, NetworkError, Protocol};
 pub use descriptors::raise as raise_descriptor_limit;
+pub use front::inherit::{NotListening, gather};
 pub use front::listen::sockets::Listening;
 pub use front::tls::{
     ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKey, TicketKeys, TicketKeysError,

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::decide::refuse::Reason;
+use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::live::cell::{Cell, Choice, Flight, Tried};
 use crate::live::signals::Signals;
@@ -72,13 +73,12 @@ pub(crate) async fn admit(
         if place.is_none() {
             place = Some(Place::take(edge, cell).ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
         }
-        let mut stopping = edge.stopping.clone();
         // Each arm is cancel-safe: dropping a wait loses nothing, since the cell is looked at again.
         tokio::select! {
             () = changed => {}
             () = sleep_until(until) => return Err(NotAdmitted::Refused(then)),
             () = left.as_mut() => return Err(NotAdmitted::Left),
-            _ = stopping.wait_for(|stopping| *stopping) => return Err(NotAdmitted::Refused(Reason::Stopping)),
+            () = drain::idle(&edge.phase, &edge.dice, Before::Answers) => return Err(NotAdmitted::Refused(Reason::Stopping)),
         }
     }
 }

@@ -75,14 +75,14 @@ const fn row(good: &'static [Case]) -> Row {
 /// The row of an argument.
 fn row_of(command: &str, arg: &str) -> Row {
     match (command, arg) {
-        ("up", "http" | "https" | "api" | "admin" | "workers") => row(&[]),
+        ("up", "http" | "https" | "api" | "admin" | "workers" | "drain_delay") => row(&[]),
         ("up", "zone") => row(&[Unit]),
         ("up", "engine") => Row { code: 78, ..row(&[]) },
         ("up", "data") => Row {
             code: 78,
             ..row(&[Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         },
-        ("edge", "table" | "cert" | "key" | "access_log") => {
+        ("edge", "table" | "cert" | "key" | "access_log" | "run") => {
             row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         }
         ("edge", "http2_prior_knowledge") => row(&[Missing]),

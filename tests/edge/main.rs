@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
 
+mod drain;
 mod files;
 mod listening;
+mod load;
 mod program;
 mod tls;
+mod upgrade;
+mod upgrade_fails;

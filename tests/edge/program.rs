@@ -4,13 +4,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,9 +24,10 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dormouse");
 pub(crate) struct Edge {
     child: Child,
     ready: String,
+    output: BufReader<ChildStdout>,
     log: Lines<BufReader<ChildStderr>>,
     heard: Vec<String>,
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 /// A folder with a table in it.
@@ -66,15 +68,36 @@ impl Edge {
     }
 
     pub(crate) async fn with(folder: TempDir, words: &[&str]) -> Self {
-        let mut child = command(folder.path(), words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let command = command(folder.path(), words);
+        Self::spawn(Arc::new(folder), command).await
+    }
+
+    /// Starts another one with the same folder and these words, and waits until it serves.
+    pub(crate) async fn another(&self, words: &[&str]) -> Self {
+        Self::spawn(Arc::clone(&self.folder), command(self.folder(), words)).await
+    }
+
+    pub(crate) async fn spawn(folder: Arc<TempDir>, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut edge = Self { child, ready: String::new(), log, heard: Vec::new(), folder };
-        soon("its ready line", output.read_line(&mut edge.ready)).await.unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut edge = Self { child, ready: String::new(), output, log, heard: Vec::new(), folder };
+        edge.ready = edge.line().await;
         if !edge.ready.starts_with("ready") {
             edge.says("ready, of which there was no line").await;
         }
         edge
+    }
+
+    /// The next line of its output, or of what it started.
+    pub(crate) async fn line(&mut self) -> String {
+        let mut line = String::new();
+        soon("its ready line", self.output.read_line(&mut line)).await.unwrap();
+        line
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -104,8 +127,7 @@ impl Edge {
     }
 
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+        signal(self.id(), name).await;
     }
 
     /// Waits until a line of its log has these words.
@@ -148,6 +170,11 @@ impl Edge {
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         soon("its end", self.child.wait()).await.unwrap()
     }
+}
+
+/// Signals a process that a test started.
+pub(crate) async fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().await.unwrap().success());
 }
 
 /// Waits for a future that must come.
@@ -197,10 +224,21 @@ pub(crate) async fn origin(name: &'static str) -> Origin {
     Origin { address, _serving: serving }
 }
 
+/// Answers requests, and echoes once it was upgraded.
 async fn answer(stream: TcpStream, name: &'static str) {
     let mut stream = BufReader::new(stream);
-    let mut line = String::new();
+    let (mut line, mut upgrade) = (String::new(), false);
     while stream.read_line(&mut line).await.is_ok_and(|count| count > 0) {
+        upgrade |= line.to_ascii_lowercase().starts_with("upgrade: websocket");
+        if line == "\r\n" && upgrade {
+            let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            let mut bytes = [0; 1024];
+            let _ = stream.write_all(head.as_bytes()).await;
+            while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+                let _ = stream.write_all(&bytes[..count]).await;
+            }
+            return;
+        }
         if line == "\r\n" {
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
             // The edge may have left.

@@ -429,6 +429,7 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
         zone: "localhost".parse().expect("a host"),
         demo: Demo::Without,
         engine: None,
+        drain_delay: Duration::ZERO,
         workers: 2,
         log: None,
         pushes: Limits::default(),

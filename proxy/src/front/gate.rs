@@ -1,6 +1,8 @@
 //! The gate: reads one whole head off a connection, under a total deadline and a size, before anything else sees it.
 
-use tokio::sync::watch;
+use std::future::Future;
+use std::pin::pin;
+
 use tokio::time::{Instant, sleep_until};
 
 use super::conn::Conn;
@@ -23,19 +25,15 @@ pub(crate) enum Gate {
     Refused(Reason),
     /// The begin of HTTP/2, by a client that knows what is spoken here; still unused, as is what follows.
     Preface,
-    /// Nothing: the client left or was idle for too long, or the proxy is stopping.
+    /// Nothing: the client left or was idle for too long, or the proxy is ending.
     Over,
 }
 
-/// Waits until `idle` for the first byte of a request, and then reads its head.
-pub(crate) async fn next(
-    conn: &mut Conn,
-    limits: &Limits,
-    idle: Instant,
-    stopping: &mut watch::Receiver<bool>,
-) -> Gate {
+/// Waits until `idle`, or until `over` resolves, for the first byte of a request, and then reads its head.
+pub(crate) async fn next(conn: &mut Conn, limits: &Limits, idle: Instant, over: impl Future<Output = ()>) -> Gate {
     let mut deadline = (!conn.ahead().is_empty()).then(|| Instant::now() + limits.head);
     let mut scan = Scan::default();
+    let mut over = pin!(over);
     conn.begin();
     loop {
         match scan.look(conn.ahead(), limits) {
@@ -54,13 +52,14 @@ pub(crate) async fn next(
             Ok(Look::Partial) => {}
             Err(reason) => return Gate::Refused(reason),
         }
-        // Each arm is cancel-safe: a fill that does not finish has read nothing.
+        // Each arm is cancel-safe: a fill that does not finish has read nothing. What was sent in time comes first.
         let filled = tokio::select! {
+            biased;
             filled = conn.fill() => filled,
             () = sleep_until(deadline.unwrap_or(idle)) => {
                 return if deadline.is_some() { Gate::Refused(Reason::HeadTimeout) } else { Gate::Over };
             }
-            _ = stopping.wait_for(|stopping| *stopping), if deadline.is_none() => return Gate::Over,
+            () = over.as_mut(), if deadline.is_none() => return Gate::Over,
         };
         match filled {
             Ok(0) | Err(_) => return Gate::Over,

@@ -208,6 +208,8 @@ impl ProxyHttp for Lane {
         let exchange = ours(context)?;
         if response.status == 101 {
             exchange.wire.upgraded.store(true, Ordering::Relaxed);
+        } else if *exchange.edge.stopping.borrow() {
+            session.set_keepalive(None);
         }
         if session.req_header().version == http::Version::HTTP_10
             && response.headers.contains_key(header::TRANSFER_ENCODING)

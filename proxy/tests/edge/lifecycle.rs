@@ -100,7 +100,8 @@ async fn a_shutdown_lets_the_running_request_finish_and_takes_no_new_one() {
         assert_eq!(admin.get("admin", "/readyz").await.status, 503, "it says that it stops");
         until("the listener to be gone", || std::net::TcpStream::connect(http).is_err()).await;
         origin.go();
-        assert_eq!(running.response().await.text(), "one");
+        let last = running.response().await;
+        assert_eq!((last.text(), last.field("connection").as_deref()), ("one".to_owned(), Some("close")));
     };
     soon("the shutdown", async { tokio::join!(proxy.shutdown(Duration::from_secs(10)), finish) }).await;
 }

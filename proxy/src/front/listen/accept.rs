@@ -77,7 +77,7 @@ pub(super) async fn accept(listener: AsyncFd<Arc<Socket>>, entrance: Arc<Entranc
 
 impl Reception {
     /// Counts a connection, and has it served: here, or by a worker that has less to do.
-    fn sort(self: &Rc<Self>, socket: Socket, peer: Option<SocketAddr>, entrance: &Arc<Entrance>) {
+    pub(super) fn sort(self: &Rc<Self>, socket: Socket, peer: Option<SocketAddr>, entrance: &Arc<Entrance>) {
         let place = match self.worker.edge.budget.connection() {
             Ok(place) => place,
             Err(spent) => return self.refused(spent),

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -18,7 +18,7 @@ use crate::config::Address;
 /// Sockets of one TCP listener. Many for each worker, so that the kernel's spread over them is an even one over workers.
 pub(crate) const SOCKETS_PER_LISTENER: usize = 64;
 /// Connections that wait to be accepted, per socket.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// Of a Unix socket's file: its user and group may connect.
 const UNIX_MODE: u32 = 0o660;
 
@@ -38,7 +38,7 @@ pub struct Listening {
 pub(crate) struct Sockets {
     pub(crate) address: Address,
     pub(crate) all: Vec<Arc<Socket>>,
-    file: Option<File>,
+    file: Mutex<Option<File>>,
 }
 
 impl Sockets {
@@ -65,8 +65,16 @@ impl Sockets {
         for socket in &all {
             socket.set_nonblocking(true)?;
         }
-        let file = address.path().map(File::at).transpose()?;
-        Ok(Self { address, all, file })
+        // The file is the other process's, until that has left it.
+        Ok(Self { address, all, file: Mutex::new(None) })
+    }
+
+    /// Takes over a Unix socket's file.
+    pub(crate) fn own_file(&self) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.is_none() {
+            *file = self.address.path().and_then(|path| File::at(path).ok());
+        }
     }
 
     fn bind_ip(address: SocketAddr, count: usize) -> io::Result<Self> {
@@ -85,7 +93,7 @@ impl Sockets {
             }
             all.push(Arc::new(socket));
         }
-        Ok(Self { address: Address::Ip(bound), all, file: None })
+        Ok(Self { address: Address::Ip(bound), all, file: Mutex::new(None) })
     }
 
     fn bind_unix(path: &Path) -> io::Result<Self> {
@@ -97,7 +105,7 @@ impl Sockets {
         // Nobody can connect before it listens, so nobody does with other rights than these.
         fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
         socket.listen(BACKLOG)?;
-        Ok(Self { address: Address::Unix(path.to_owned()), all: vec![Arc::new(socket)], file: Some(file) })
+        Ok(Self { address: Address::Unix(path.to_owned()), all: vec![Arc::new(socket)], file: Mutex::new(Some(file)) })
     }
 
     /// The sockets of one worker. Each socket has one worker, or several where there are more workers than sockets.
@@ -112,8 +120,8 @@ impl Sockets {
     }
 
     /// Leaves a Unix socket's file where it is: somebody else listens there now.
-    pub(crate) fn leave_file(&mut self) {
-        if let Some(mut file) = self.file.take() {
+    pub(crate) fn leave_file(&self) {
+        if let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
             file.path = PathBuf::new();
         }
     }
@@ -251,7 +259,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("s");
         for at in [address("127.0.0.1:0"), Address::Unix(path.clone())] {
-            let mut old = open(&at).expect("free");
+            let old = open(&at).expect("free");
             let bound = old.address.clone();
             let mut handed = vec![old.duplicate("http").expect("descriptors")];
             let waits = || match &bound {
@@ -262,6 +270,7 @@ mod tests {
             old.leave_file();
             drop(old);
             let new = Sockets::open("http", &at, 4, &mut handed).expect("adopted");
+            new.own_file();
             assert!(handed.is_empty() && new.address == bound);
             assert!(new.all.iter().any(|socket| socket.accept().is_ok()), "it waits still");
             waits();

@@ -22,6 +22,7 @@ use tracing::error;
 use super::accept::{Entrance, Reception, accept};
 use super::balance::{Arrival, Balance};
 use super::handshakes::Handshakes;
+use super::sockets::BACKLOG;
 use crate::edge::Edge;
 use crate::front::Worker;
 use crate::lane::pingora::proxy;
@@ -97,6 +98,13 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
         }
     };
     accepting.shutdown().await;
+    // If nobody else holds a socket, who waits in its queue would be reset with its end.
+    for (socket, entrance) in &duty.listeners {
+        for _ in 0..BACKLOG {
+            let Ok((accepted, peer)) = socket.accept() else { break };
+            reception.sort(accepted, peer.as_socket(), entrance);
+        }
+    }
     duty.listeners.clear();
     // Whoever hands something over from now on gets it back; what was handed over before is served.
     duty.arrivals.close();

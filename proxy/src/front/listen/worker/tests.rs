@@ -2,9 +2,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::*;
-use crate::access::AccessLog;
+use crate::access::{AccessLog, Owner};
 use crate::config::{Http2, Limits};
 use crate::dice::Dice;
+use crate::drain::Phase;
 use crate::front::listen::budget::Budget;
 use crate::front::listen::sockets::Sockets;
 use crate::live::Live;
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A worker's view of a proxy that serves nobody.
 fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &Arc<Balance>) -> Arc<Edge> {
     let limits = Limits::default();
-    let (access, _) = AccessLog::start(None, &limits).expect("there is no file to open");
+    let (access, _) = AccessLog::start(None, &limits, Owner::This).expect("there is no file to open");
     let (signals, _heard) = Signals::new();
     Arc::new(Edge {
         budget: Budget::new(&limits, limits.connections),
@@ -30,6 +31,7 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         quiet: Arc::new(Quiet::default()),
         ready: ready.subscribe(),
         stopping: stopping.subscribe(),
+        phase: watch::channel(Phase::Serving).1,
     })
 }
 

@@ -1,0 +1,90 @@
+//! Told to stop, it says so first, and nobody who came in time is turned away.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::load::{Answer, UPGRADE, ask, head};
+use crate::program::{Edge, folder, get, origin, soon};
+
+const ANY: &str = "127.0.0.1:0";
+
+async fn ready(edge: &Edge) -> bool {
+    let mut admin = TcpStream::connect(edge.address("admin")).await.unwrap();
+    ask(&mut admin, "GET /readyz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await.is_ok()
+}
+
+#[tokio::test]
+async fn readiness_falls_first_and_all_is_served_until_the_delay_is_over() {
+    let one = origin("one").await;
+    let words = ["--http", ANY, "--admin", ANY, "--drain-delay", "1h"];
+    let mut edge = Edge::with(folder(&[("a.example", &one)]), &words).await;
+    let mut idle = TcpStream::connect(edge.address("http")).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    ask(&mut idle, request).await.unwrap();
+    assert!(ready(&edge).await);
+    edge.signal("TERM").await;
+    edge.says("/readyz says so").await;
+    assert!(!ready(&edge).await);
+    assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
+    assert!(matches!(ask(&mut idle, request).await.unwrap(), Answer::Whole { closing: false }));
+    // A table that changes meanwhile is served, too.
+    crate::program::write_table(edge.folder(), &[("b.example", &one)]);
+    edge.until("b.example", Ok("one")).await;
+    edge.signal("TERM").await;
+    assert!(edge.ended().await.success(), "a second signal ends it at once");
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn it_ends_by_itself_when_the_delay_is_over_and_nothing_runs() {
+    let mut edge = Edge::with(folder(&[]), &["--http", ANY, "--drain-delay", "100ms", "--drain", "1h"]).await;
+    edge.signal("TERM").await;
+    assert!(edge.ended().await.success());
+}
+
+#[tokio::test]
+async fn upgraded_connections_are_closed_one_by_one() {
+    let one = origin("one").await;
+    let mut edge = Edge::with(folder(&[("a.example", &one)]), &["--http", ANY, "--drain", "8s"]).await;
+    let mut sockets = JoinSet::new();
+    for _ in 0..24 {
+        let mut socket = TcpStream::connect(edge.address("http")).await.unwrap();
+        socket.write_all(UPGRADE.as_bytes()).await.unwrap();
+        assert!(head(&mut socket).await.unwrap().starts_with("HTTP/1.1 101"));
+        sockets.spawn(async move {
+            let end = soon("its end", socket.read(&mut [0; 1])).await;
+            assert_eq!(end.unwrap(), 0, "closed, and not reset");
+            Instant::now()
+        });
+    }
+    edge.signal("TERM").await;
+    let mut ends = Vec::new();
+    while let Some(end) = sockets.join_next().await {
+        ends.push(end.unwrap());
+    }
+    let over = ends[23] - ends[0];
+    assert!(over > Duration::from_secs(1), "they were closed within {over:?}");
+    assert!(edge.ended().await.success());
+}
+
+#[tokio::test]
+async fn who_waits_to_be_accepted_when_it_is_told_to_stop_is_served() {
+    let one = origin("one").await;
+    let mut edge = Edge::with(folder(&[("a.example", &one)]), &["--http", ANY]).await;
+    edge.signal("STOP").await;
+    let mut waiting = JoinSet::new();
+    for _ in 0..100 {
+        let stream = TcpStream::connect(edge.address("http")).await.unwrap();
+        waiting.spawn(get(stream, "a.example"));
+    }
+    edge.signal("TERM").await;
+    edge.signal("CONT").await;
+    while let Some(answer) = soon("an answer", waiting.join_next()).await {
+        assert_eq!(answer.unwrap(), Ok("one".to_owned()));
+    }
+    assert!(edge.ended().await.success());
+}

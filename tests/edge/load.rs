@@ -1,0 +1,207 @@
+//! Visitors that never stop, and count what goes wrong.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::program::{PATIENCE, soon};
+
+/// What a WebSocket client begins with.
+pub(crate) const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+const LAST_REQUEST: &str = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) answered: AtomicUsize,
+    pub(crate) echoed: AtomicUsize,
+    pub(crate) sockets: AtomicUsize,
+    /// On a connection that was used before, closed without a byte of an answer: HTTP clients ask again by themselves.
+    pub(crate) asked_again: AtomicUsize,
+    pub(crate) failures: Mutex<Vec<String>>,
+    /// From the begin of a connection to its first answer.
+    pub(crate) first_answers: Mutex<Vec<Duration>>,
+    over: AtomicBool,
+}
+
+pub(crate) struct Load {
+    pub(crate) tally: Arc<Tally>,
+    visitors: JoinSet<()>,
+}
+
+impl Load {
+    pub(crate) fn begin(to: SocketAddr, keeping: usize, fresh: usize, sockets: usize) -> Self {
+        let tally = Arc::new(Tally::default());
+        let mut visitors = JoinSet::new();
+        for _ in 0..keeping {
+            visitors.spawn(keep(to, Arc::clone(&tally)));
+        }
+        for _ in 0..fresh {
+            visitors.spawn(connect_anew(to, Arc::clone(&tally)));
+        }
+        for _ in 0..sockets {
+            visitors.spawn(echo(to, Arc::clone(&tally)));
+        }
+        Self { tally, visitors }
+    }
+
+    /// Waits for so many more answers.
+    pub(crate) async fn more(&self, answers: usize) {
+        let before = self.tally.answered.load(Ordering::SeqCst);
+        let deadline = Instant::now() + PATIENCE;
+        while self.tally.answered.load(Ordering::SeqCst) < before + answers {
+            assert!(Instant::now() < deadline, "no answers: {:?}", self.tally.failures.lock().unwrap());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) async fn end(mut self) -> Arc<Tally> {
+        self.tally.over.store(true, Ordering::SeqCst);
+        while let Some(ended) = soon("the visitors", self.visitors.join_next()).await {
+            ended.unwrap();
+        }
+        self.tally
+    }
+}
+
+impl Tally {
+    fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::SeqCst)
+    }
+
+    fn failed(&self, what: &str, why: impl std::fmt::Debug) {
+        self.failures.lock().unwrap().push(format!("{what}: {why:?}"));
+    }
+}
+
+/// One request after the other on a connection, as long as it lasts.
+async fn keep(to: SocketAddr, tally: Arc<Tally>) {
+    let mut kept: Option<TcpStream> = None;
+    while tally.goes_on() {
+        let used = kept.is_some();
+        let mut stream = match kept.take() {
+            Some(stream) => stream,
+            None => match TcpStream::connect(to).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tally.failed("connect", error);
+                    continue;
+                }
+            },
+        };
+        match ask(&mut stream, REQUEST).await {
+            Ok(Answer::Whole { closing }) => {
+                tally.answered.fetch_add(1, Ordering::SeqCst);
+                kept = (!closing).then_some(stream);
+            }
+            Ok(Answer::None) if used => {
+                tally.asked_again.fetch_add(1, Ordering::SeqCst);
+            }
+            other => tally.failed("keep-alive", other),
+        }
+    }
+}
+
+async fn connect_anew(to: SocketAddr, tally: Arc<Tally>) {
+    while tally.goes_on() {
+        let began = Instant::now();
+        let asked = async { ask(&mut TcpStream::connect(to).await?, LAST_REQUEST).await };
+        match asked.await {
+            Ok(Answer::Whole { .. }) => {
+                tally.answered.fetch_add(1, Ordering::SeqCst);
+                tally.first_answers.lock().unwrap().push(began.elapsed());
+            }
+            other => tally.failed("new connection", other),
+        }
+    }
+}
+
+/// Echoes over an upgraded connection until it is closed, and again. A close between two echoes is no failure.
+async fn echo(to: SocketAddr, tally: Arc<Tally>) {
+    while tally.goes_on() {
+        let opened = async {
+            let mut stream = TcpStream::connect(to).await?;
+            stream.write_all(UPGRADE.as_bytes()).await?;
+            let head = head(&mut stream).await?;
+            if head.starts_with("HTTP/1.1 101") { Ok(stream) } else { Err(io::Error::other(head)) }
+        };
+        let mut stream = match opened.await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tally.failed("upgrade", error);
+                continue;
+            }
+        };
+        tally.sockets.fetch_add(1, Ordering::SeqCst);
+        while tally.goes_on() {
+            let mut back = [0; 5];
+            let echoed = async {
+                stream.write_all(b"hello").await?;
+                stream.read_exact(&mut back).await
+            };
+            match echoed.await {
+                Ok(_) if &back == b"hello" => tally.echoed.fetch_add(1, Ordering::SeqCst),
+                Err(_) => break,
+                Ok(_) => {
+                    tally.failed("echo", back);
+                    break;
+                }
+            };
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Whole {
+        closing: bool,
+    },
+    /// The connection ended before the first byte.
+    None,
+}
+
+/// Asks, and reads an answer with a length.
+pub(crate) async fn ask(stream: &mut TcpStream, request: &str) -> io::Result<Answer> {
+    if stream.write_all(request.as_bytes()).await.is_err() {
+        return Ok(Answer::None);
+    }
+    let head = match head(stream).await {
+        Ok(head) => head,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Answer::None),
+        Err(error) => return Err(error),
+    };
+    if !head.starts_with("HTTP/1.1 200") {
+        return Err(io::Error::other(head));
+    }
+    let field = |name: &str| {
+        let line = |line: &str| Some(line.to_ascii_lowercase().strip_prefix(name)?.trim().to_owned());
+        head.lines().find_map(line)
+    };
+    let length = field("content-length:").and_then(|length| length.parse().ok()).unwrap_or(0);
+    stream.read_exact(&mut vec![0; length]).await?;
+    Ok(Answer::Whole { closing: field("connection:").as_deref() == Some("close") })
+}
+
+/// Byte by byte, so that nothing behind it is taken; an end before the first byte is an unexpected one, any other is cut off.
+pub(crate) async fn head(stream: &mut TcpStream) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) if !head.is_empty() => return Err(io::Error::other("the head was cut off")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
