@@ -125,7 +125,7 @@ async fn told_to_stop_it_ends_well_and_at_once_when_nothing_runs() {
 }
 
 /// A certificate that signs itself, as `NAME.pem` and `NAME.key`; returns the key.
-fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
+pub(crate) fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
     let made = rcgen::generate_simple_self_signed(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     let key = made.signing_key.serialize_pem();
     replace(&folder.join(name).with_extension("pem"), &made.cert.pem());

@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
 
 mod files;
+mod http2;
 mod program;

@@ -7,6 +7,7 @@ mod drain;
 mod failing;
 mod framing;
 mod http2;
+mod http2_abuse;
 mod lifecycle;
 mod logging;
 mod pipelining;
