@@ -44,9 +44,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 pub(crate) async fn run(stage: &Stage) -> Result<()> {
     let held = HELD.min(gauge::descriptors()?.saturating_sub(200) / 2);
     println!("\n{:58} {:>9}", format!("memory of an idle connection, KiB ({held} of them)"), "each");
-    for (name, speech) in
-        [("plain", Speech::Plain), ("TLS", Speech::Tls), ("HTTP/2 over TLS", Speech::Http2)]
-    {
+    for (name, speech) in [("plain", Speech::Plain), ("TLS", Speech::Tls), ("HTTP/2 over TLS", Speech::Http2)] {
         for who in [Who::Bare, Who::Dormouse] {
             let rival = stage.rival(who).await?;
             let each = held_by(&rival, speech, held).await?;

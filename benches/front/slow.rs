@@ -35,6 +35,7 @@ const MODES: [(&str, &str, &[&str]); 3] = [
 pub(crate) async fn run(stage: &Stage) -> Result<()> {
     let rival = stage.rival(Who::Dormouse).await?;
     println!("\n{}", heading(&format!("others' answers beside {SLOW} slow clients, ms")));
+    let mut all = Samples::default();
     for (name, path, mode) in MODES {
         let mut command = Command::new("slowhttptest");
         command.args(mode).args(["-c", SLOW, "-r", SLOW, "-l", LASTS, "-p", "3", "-x", "16"]);
@@ -53,7 +54,9 @@ pub(crate) async fn run(stage: &Stage) -> Result<()> {
             sleep(EVERY).await;
         }
         println!("{}", row(name, &times));
+        all.merge(times);
     }
+    println!("{}", row("all", &all));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use h2::Reason as Code;
 use pingora::apps::HttpServerApp;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, handshake};
 use pingora::protocols::{Digest, Stream};
@@ -157,11 +158,20 @@ async fn stream(worker: Rc<Worker>, mut session: HttpSession, facts: Facts) -> E
             exchange.refuse(reason);
             let answer = Answer::refusal(reason, &exchange);
             exchange.record.status = answer.status;
+            forget_fields(&mut session);
             // A client that is gone needs no answer.
             let _ = write(&mut session, &answer, &edge.limits).await;
             Ended::Served
         }
         _ => Ended::GivenUp,
+    }
+}
+
+/// Lets go of a request's fields: its client may take its time for the answer, and few bytes become many of them.
+fn forget_fields(session: &mut HttpSession) {
+    let method = session.req_header().method.clone();
+    if let Ok(bare) = RequestHeader::build(method, b"/", Some(0)) {
+        *session.req_header_mut() = bare;
     }
 }
 

@@ -42,16 +42,12 @@ async fn world(change: impl FnOnce(&mut Config)) -> (World, Origin) {
     (world, origin)
 }
 
-/// A head, and what makes its receiver reset the stream (RFC 9113 sections 6.9.1, 5.1, 5.3 and 8.1.1).
+/// A head, and what makes its receiver reset the stream (RFC 9113 sections 6.9.1, 8.1.1; RFC 7540 section 5.3.1).
 fn reset_by_receiver(way: &str, stream: u32) -> Vec<u8> {
     let head = head("a.example");
-    let (flags, more) = match way {
-        "a window that overflows" => (END_HEADERS, frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff])),
-        "data on a half-closed stream" => (END_HEADERS_AND_STREAM, frame(DATA, 0, stream, b"x")),
-        "a stream that depends on itself" => {
-            let itself = [&stream.to_be_bytes()[..], &[16]].concat();
-            (END_HEADERS, frame(PRIORITY, 0, stream, &itself))
-        }
+    let more = match way {
+        "a window that overflows" => frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff]),
+        "a stream that depends on itself" => frame(PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[16]].concat()),
         "more than its length" => {
             // content-length is the name of entry 28 of the static table.
             let head = [&head[..], &[0x0f, 0x0d, 1, b'1']].concat();
@@ -59,12 +55,12 @@ fn reset_by_receiver(way: &str, stream: u32) -> Vec<u8> {
         }
         _ => panic!("{way}?"),
     };
-    [frame(HEADERS, flags, stream, &head), more].concat()
+    [frame(HEADERS, END_HEADERS, stream, &head), more].concat()
 }
 
 #[tokio::test]
 async fn p31_who_makes_the_proxy_reset_its_streams_is_told_to_be_calm() {
-    for way in ["a window that overflows", "data on a half-closed stream", "more than its length"] {
+    for way in ["a window that overflows", "a stream that depends on itself", "more than its length"] {
         let (world, origin) = world(|_| {}).await;
         let frames = Frames::connect(world.http()).await;
         let flood = (0..STREAMS).map(|number| reset_by_receiver(way, 2 * number + 1));
@@ -80,8 +76,14 @@ async fn p31_who_makes_the_proxy_reset_its_streams_is_told_to_be_calm() {
 #[tokio::test]
 async fn p31_frames_that_no_client_sends_end_the_connection() {
     let (world, _origin) = world(|_| {}).await;
-    let zero = [frame(HEADERS, END_HEADERS, 1, &head("a.example")), frame(WINDOW_UPDATE, 0, 1, &[0; 4])].concat();
-    assert_eq!(Frames::connect(world.http()).await.goaway_of([zero]).await, Some(PROTOCOL_ERROR));
+    let half_closed = frame(HEADERS, END_HEADERS_AND_STREAM, 1, &head("a.example"));
+    for (what, bad) in [
+        ("a window that grows by nothing", frame(WINDOW_UPDATE, 0, 1, &[0; 4])),
+        ("data on a half-closed stream", frame(DATA, 0, 1, b"x")),
+    ] {
+        let frames = Frames::connect(world.http()).await;
+        assert_eq!(frames.goaway_of([half_closed.clone(), bad]).await, Some(PROTOCOL_ERROR), "{what}");
+    }
     world.stop().await;
 }
 

@@ -53,7 +53,8 @@ fn a_worker_that_panicked_serves_again_and_loses_nothing_that_waits_in_its_socke
     let (died, deaths) = std::sync::mpsc::sync_channel(1);
     let heard = stop.subscribe();
     let worker = std::thread::spawn(move || {
-        let (mut sockets, mut lives) = (vec![Socket { listener, entrance: Arc::new(Entrance { tls: None, http2: Http2::Off }) }], 0);
+        let (mut sockets, mut lives) =
+            (vec![Socket { listener, entrance: Arc::new(Entrance { tls: None, http2: Http2::Off }) }], 0);
         again_and_again(&heard, || {
             lives += 1;
             let serve = run(&mut sockets, Arc::clone(&edge), heard.clone());
