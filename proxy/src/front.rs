@@ -42,26 +42,31 @@ pub(crate) struct Worker {
 }
 
 /// Serves one connection until it ends.
+///
+/// Between requests it holds as little as can be: what is done beside waiting for the next head is boxed, for as long as it
+/// takes, and is no part of what each idle connection has.
 pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, facts: Facts, http2: Http2) {
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
-        return http2::serve(worker, conn, facts).await;
+        return Box::pin(http2::serve(worker, conn, facts)).await;
     }
     let mut stopping = worker.edge.stopping.clone();
     let mut idle = limits.head;
     loop {
         let next = match gate::next(&mut conn, limits, Instant::now() + idle, &mut stopping).await {
             Gate::Over => return,
-            Gate::Preface if http2 == Http2::On => return http2::serve(worker, conn, facts).await,
-            Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
-            Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
-            Gate::Head(head) => request(worker, conn, &head, facts).await,
+            Gate::Preface if http2 == Http2::On => {
+                return Box::pin(http2::serve(worker, conn, facts)).await;
+            }
+            Gate::Preface => Box::pin(refuse_bytes(worker, conn, facts, Reason::BadHead)).await,
+            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, facts, reason)).await,
+            Gate::Head(head) => Box::pin(request(worker, conn, &head, facts)).await,
         };
         conn = match next {
             Next::Keep(conn) => conn,
-            Next::Close(conn) => return linger(conn.into_transport(), worker).await,
+            Next::Close(conn) => return Box::pin(linger(conn.into_transport(), worker)).await,
             Next::Gone => return,
         };
         idle = limits.keep_alive;

@@ -3,9 +3,9 @@
 //! Pure; the lanes apply what is decided here. Application servers map `_` and `-` to one name, so a field's twin with
 //! underscores counts as the field itself.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Fields that only proxies set, beside those with a prefix of [`RESERVED_PREFIXES`].
 const RESERVED: [&str; 8] = [
@@ -20,6 +20,9 @@ const RESERVED: [&str; 8] = [
 ];
 /// Forwarding, a content delivery network's, and our own.
 const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
+
+/// Room for `Forwarded` beside the host.
+const FORWARDED_BYTES: usize = 80;
 
 /// Fields of one connection, in responses. `Connection` and `Transfer-Encoding` of a body are the lane's own business.
 const HOP_BY_HOP: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer"];
@@ -66,24 +69,32 @@ pub(crate) fn dropped_from_request(headers: &HeaderMap) -> Vec<HeaderName> {
     headers.keys().filter(|name| is_reserved_for_proxies(name.as_str().as_bytes())).cloned().collect()
 }
 
-/// The fields that are set in a request.
-pub(crate) fn set_in_request(facts: &Facts, host: &str, request_id: &str) -> [(&'static str, String); 7] {
+/// The fields that are set in a request. No value is copied twice.
+pub(crate) fn set_in_request(facts: &Facts, host: &str, request_id: &str) -> [(&'static str, HeaderValue); 7] {
     let address = facts.client.ip().to_canonical();
     let scheme = facts.scheme.as_str();
-    let node = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    let host_pair = if host.is_empty() { String::new() } else { format!(";host=\"{host}\"") };
+    let (is_v6, address) = (address.is_ipv6(), address.to_string());
+    let mut forwarded = String::with_capacity(FORWARDED_BYTES + host.len());
+    let node = if is_v6 { ["for=\"[", &address, "]\""] } else { ["for=", &address, ""] };
+    let host_pair = if host.is_empty() { [""; 3] } else { [";host=\"", host, "\""] };
+    for part in node.into_iter().chain(host_pair).chain([";proto=", scheme]) {
+        forwarded.push_str(part);
+    }
+    let address = value(address);
     [
-        ("X-Forwarded-For", address.to_string()),
-        ("X-Forwarded-Proto", scheme.to_owned()),
-        ("X-Forwarded-Host", host.to_owned()),
-        ("X-Forwarded-Port", facts.port.to_string()),
-        ("Forwarded", format!("for={node}{host_pair};proto={scheme}")),
-        ("X-Real-IP", address.to_string()),
-        ("X-Request-Id", request_id.to_owned()),
+        ("X-Forwarded-For", address.clone()),
+        ("X-Forwarded-Proto", HeaderValue::from_static(scheme)),
+        ("X-Forwarded-Host", value(host.to_owned())),
+        ("X-Forwarded-Port", HeaderValue::from(facts.port)),
+        ("Forwarded", value(forwarded)),
+        ("X-Real-IP", address),
+        ("X-Request-Id", value(request_id.to_owned())),
     ]
+}
+
+/// Without a copy. Nothing that comes here cannot be a value; it would be left empty.
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// The names that are removed from a response. A 101 keeps what makes it one.
@@ -108,8 +119,6 @@ pub(crate) fn dropped_from_response(headers: &HeaderMap, status: u16) -> Vec<Hea
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -145,11 +154,13 @@ mod tests {
         let client = "[::ffff:192.0.2.7]:1234".parse().expect("an address");
         let facts = Facts { client, port: 8443, scheme: Scheme::Https };
         let set = set_in_request(&facts, "a.example:8443", "id");
-        assert!(set.contains(&("X-Forwarded-For", "192.0.2.7".to_owned())));
-        assert!(set.contains(&("Forwarded", "for=192.0.2.7;host=\"a.example:8443\";proto=https".to_owned())));
+        assert!(set.contains(&("X-Forwarded-For", HeaderValue::from_static("192.0.2.7"))));
+        assert!(
+            set.contains(&("Forwarded", HeaderValue::from_static("for=192.0.2.7;host=\"a.example:8443\";proto=https")))
+        );
         let client = "[2001:db8::1]:1234".parse().expect("an address");
         let set = set_in_request(&Facts { client, ..facts }, "a", "id");
-        assert!(set.contains(&("Forwarded", "for=\"[2001:db8::1]\";host=\"a\";proto=https".to_owned())));
+        assert!(set.contains(&("Forwarded", HeaderValue::from_static("for=\"[2001:db8::1]\";host=\"a\";proto=https"))));
     }
 
     #[test]

@@ -40,10 +40,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, facts: Facts
     let wire = Arc::clone(conn.wire());
     let io: Stream = conn;
     // In time or not: what is no HTTP/2 is closed.
-    if let Ok(Ok(connection)) = timeout(limits.head, handshake(io, Some(options(limits)))).await {
+    if let Ok(Ok(connection)) = timeout(limits.head, Box::pin(handshake(io, Some(options(limits))))).await {
         streams(worker, connection, facts).await;
     }
-    linger(wire.take_back(), worker).await;
+    Box::pin(linger(wire.take_back(), worker)).await;
 }
 
 fn options(limits: &Limits) -> H2Options {

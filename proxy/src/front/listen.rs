@@ -167,7 +167,7 @@ async fn connection(worker: &Rc<Worker>, stream: TcpStream, client: SocketAddr, 
     let facts = Facts { client, port: local.port(), scheme };
     let transport = match &entrance.tls {
         None => Transport::Plain(stream),
-        Some(tls) => match timeout(worker.edge.limits.tls_handshake, tls.accept(stream)).await {
+        Some(tls) => match timeout(worker.edge.limits.tls_handshake, Box::pin(tls.accept(stream))).await {
             Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
             Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
             Err(_) => return debug!("TLS handshake took too long"),

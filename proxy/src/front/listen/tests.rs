@@ -103,3 +103,14 @@ fn a_worker_that_panics_while_all_is_stopped_does_not_come_back() {
     });
     assert_eq!(lives, 1);
 }
+
+/// The size of what such a function waits with.
+fn held<'a, F: Future>(_: impl FnOnce(&'a Rc<Worker>, tokio::net::TcpStream, SocketAddr, &'a Entrance) -> F) -> usize {
+    size_of::<F>()
+}
+
+#[test]
+fn an_idle_connection_holds_nothing_of_what_is_done_for_a_request() {
+    let (held, conn) = (held(connection), size_of::<super::super::conn::Conn>());
+    assert!(held + conn <= 2 << 10, "{held} and {conn} bytes");
+}
