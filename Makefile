@@ -50,9 +50,10 @@ fuzz: ## Feed made-up bytes to whatever reads bytes from outside; SECONDS=3600 f
 	@scripts/tools.sh cargo-fuzz
 	scripts/fuzz.sh $(or $(SECONDS),60)
 
-bench: ## Measure the road and the table (docs/benchmarks.md); FULL=1 for more deployments, sleeps and sleepers
+bench: ## Measure the road, the front and the table (docs/benchmarks.md); FULL=1 for more of everything
 	@scripts/install.sh
 	@scripts/bench-tools.sh
 	scripts/with-docker.sh cargo bench --workspace --locked --bench road -- $(if $(FULL),--full)
+	cargo bench --workspace --locked --bench front -- $(if $(FULL),--full)
 	cargo bench --workspace --locked --bench apply
 	cargo run --release --locked --manifest-path benches/handshake/Cargo.toml

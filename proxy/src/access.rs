@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
@@ -65,6 +65,39 @@ pub(crate) struct Record {
     /// Records lost before this one, since the last that was not.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) lost_before: u64,
+}
+
+impl Record {
+    /// Of nothing.
+    pub(crate) fn empty() -> Self {
+        Self {
+            time: SystemTime::UNIX_EPOCH,
+            request_id: String::new(),
+            app: String::new(),
+            environment: String::new(),
+            deployment: 0,
+            instance: String::new(),
+            method: String::new(),
+            host: String::new(),
+            path: String::new(),
+            protocol: "",
+            tls: false,
+            client: String::new(),
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            held_ms: 0,
+            connect_ms: None,
+            first_byte_ms: None,
+            total_ms: 0,
+            retries: 0,
+            reused: false,
+            woke: false,
+            ended_by: EndedBy::Proxy,
+            refused: "",
+            lost_before: 0,
+        }
+    }
 }
 
 /// Who ended a request.
@@ -121,6 +154,11 @@ impl AccessLog {
         let thread = std::thread::Builder::new().name("dormouse-access".into());
         let thread = thread.spawn(move || Writer::new(file, &counter).run(&queued))?;
         Ok((Self { queue: Some(queue), lost, owner }, Some(thread)))
+    }
+
+    /// Whether records are kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.queue.is_some()
     }
 
     /// Queues a record, or counts it as lost.
@@ -204,7 +242,10 @@ fn options() -> OpenOptions {
 /// Lines are gathered up to this many bytes, and written together.
 const GATHERED_BYTES: usize = 8 << 10;
 
-/// The thread's end: lines are gathered while more wait, and are in the file whenever none does. What the file does not take
+/// How long the thread lets records gather after it has written: to be woken for each costs more than to write it.
+const GATHERS_FOR: Duration = Duration::from_millis(5);
+
+/// The thread's end: lines are gathered while more wait, and are in the file soon after. What the file does not take
 /// is dropped and counted, so that a full disk costs records and nothing else.
 struct Writer<'l, W> {
     file: W,
@@ -236,6 +277,7 @@ impl<'l, W: Write> Writer<'l, W> {
                 next = queued.try_recv().ok();
             }
             self.write();
+            std::thread::park_timeout(GATHERS_FOR);
         }
     }
 
@@ -300,33 +342,7 @@ mod tests {
     }
 
     fn record(lost_before: u64) -> Record {
-        Record {
-            time: SystemTime::UNIX_EPOCH,
-            request_id: "r".into(),
-            app: "a".into(),
-            environment: "e".into(),
-            deployment: 1,
-            instance: "i".into(),
-            method: "GET".into(),
-            host: "h".into(),
-            path: "/".into(),
-            protocol: "HTTP/1.1",
-            tls: false,
-            client: "c".into(),
-            status: 200,
-            bytes_in: 0,
-            bytes_out: 0,
-            held_ms: 0,
-            connect_ms: None,
-            first_byte_ms: None,
-            total_ms: 0,
-            retries: 0,
-            reused: false,
-            woke: false,
-            ended_by: EndedBy::Proxy,
-            refused: "",
-            lost_before,
-        }
+        Record { request_id: "r".into(), status: 200, lost_before, ..Record::empty() }
     }
 
     #[test]

@@ -71,32 +71,18 @@ impl Exchange {
     /// Of a request with that head; of something that is no request without one.
     pub(crate) fn new(edge: &Arc<Edge>, facts: Facts, wire: &Arc<Wire>, head: Option<&Head>) -> Self {
         let text = |of: fn(&Head) -> String| head.map(of).unwrap_or_default();
+        // Only the host and the id are needed where no record is kept.
+        let kept = |of: fn(&Head) -> String| if edge.access.is_kept() { text(of) } else { String::new() };
         let record = Record {
             time: SystemTime::now(),
             request_id: edge.dice.request_id(),
-            app: String::new(),
-            environment: String::new(),
-            deployment: 0,
-            instance: String::new(),
-            method: text(|head| head.method.to_string()),
+            method: kept(|head| head.method.to_string()),
             host: text(|head| head.host.clone()),
-            path: text(|head| head.path().to_owned()),
+            path: kept(|head| head.path().to_owned()),
             protocol: head.map_or("", |head| head.version.as_str()),
             tls: facts.scheme == Scheme::Https,
-            client: facts.client_name(),
-            status: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            held_ms: 0,
-            connect_ms: None,
-            first_byte_ms: None,
-            total_ms: 0,
-            retries: 0,
-            reused: false,
-            woke: false,
-            ended_by: EndedBy::Proxy,
-            refused: "",
-            lost_before: 0,
+            client: if edge.access.is_kept() { facts.client_name() } else { String::new() },
+            ..Record::empty()
         };
         Self {
             edge: Arc::clone(edge),
@@ -126,7 +112,9 @@ impl Exchange {
             self.held = Some(self.held.unwrap_or_default() + since.elapsed());
         }
         let flight = admitted.flight;
-        self.record.instance = flight.endpoint().instance.to_string();
+        if self.edge.access.is_kept() {
+            self.record.instance = flight.endpoint().instance.to_string();
+        }
         self.flight = Some(flight);
     }
 
@@ -145,7 +133,11 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(environment) = self.cell.as_ref().and_then(|cell| cell.offer().environment.clone()) {
+        if !self.edge.access.is_kept() {
+            return;
+        }
+        let offer = self.cell.as_ref().map(|cell| cell.offer());
+        if let Some(environment) = offer.as_ref().and_then(|offer| offer.environment.as_ref()) {
             self.record.app = environment.app.to_string();
             self.record.environment = environment.name.to_string();
             self.record.deployment = environment.deployment;
@@ -159,7 +151,7 @@ impl Drop for Exchange {
         self.record.woke = self.held.is_some();
         self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
         self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);
-        self.edge.access.say(self.record.clone());
+        self.edge.access.say(std::mem::replace(&mut self.record, Record::empty()));
     }
 }
 

@@ -61,31 +61,36 @@ pub(crate) struct Visit {
 }
 
 /// Serves one connection until it ends.
+///
+/// Between requests it holds as little as can be: what is done beside waiting for the next head is boxed, for as long as it
+/// takes, and is no part of what each idle connection has.
 pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visit) {
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
-        return http2::serve(worker, conn, visit).await;
+        return Box::pin(http2::serve(worker, conn, visit)).await;
     }
     let (facts, mut idle, mut before) = (visit.facts, visit.silent, Before::Nothing);
     loop {
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
         let next = match gate::next(&mut conn, limits, idle, over).await {
             Gate::Over => return,
-            Gate::Preface if visit.http2 == Http2::On => return http2::serve(worker, conn, visit).await,
-            Gate::Preface => refuse_bytes(worker, conn, facts, Reason::BadHead).await,
-            Gate::Refused(reason) => refuse_bytes(worker, conn, facts, reason).await,
+            Gate::Preface if visit.http2 == Http2::On => {
+                return Box::pin(http2::serve(worker, conn, visit)).await;
+            }
+            Gate::Preface => Box::pin(refuse_bytes(worker, conn, facts, Reason::BadHead)).await,
+            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, facts, reason)).await,
             Gate::Head(head) => {
                 let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
                     believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
                 });
-                request(worker, conn, &head, (facts, visit.offered.as_deref())).await
+                Box::pin(request(worker, conn, &head, (facts, visit.offered.as_deref()))).await
             }
         };
         conn = match next {
             Next::Keep(conn) => conn,
-            Next::Close(conn) => return linger(conn.into_transport(), worker).await,
+            Next::Close(conn) => return Box::pin(linger(conn.into_transport(), worker)).await,
             Next::Gone => return,
         };
         (idle, before) = (Instant::now() + limits.keep_alive, Before::Answers);

@@ -52,6 +52,10 @@ pub(crate) async fn admit(
     patience: Patience,
     mut left: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Admitted, NotAdmitted> {
+    // Most requests need no wait; only the others pay for what waiting takes.
+    if let Choice::Endpoint(flight) = cell.choose(&edge.signals, &edge.dice, tried) {
+        return Ok(Admitted { flight, held_since: None });
+    }
     let (mut place, mut held_since) = (None, None);
     loop {
         let mut changed = pin!(cell.changed.notified());

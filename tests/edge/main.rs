@@ -4,6 +4,7 @@
 
 mod drain;
 mod files;
+mod http2;
 mod listening;
 mod load;
 mod program;

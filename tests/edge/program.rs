@@ -126,6 +126,13 @@ impl Edge {
         word.unwrap_or_else(|| panic!("no {listener} in {:?}", self.ready)).parse().unwrap()
     }
 
+    /// Memory that it has written to, in KiB.
+    pub(crate) fn memory_kib(&self) -> i64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().split(' ').next().unwrap().parse().unwrap()
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
         signal(self.id(), name).await;
     }
@@ -189,8 +196,17 @@ pub(crate) async fn refused(folder: &Path, words: &[&str]) -> (i32, String) {
 }
 
 /// One request on a connection of its own.
-pub(crate) async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str) -> Result<String, u16> {
-    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+pub(crate) async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, host: &str) -> Result<String, u16> {
+    get_path(stream, host, "/").await
+}
+
+/// The same for another path.
+pub(crate) async fn get_path(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+) -> Result<String, u16> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let mut text = String::new();
     soon("an answer", async {
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -208,6 +224,13 @@ pub(crate) async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     _serving: JoinSet<()>,
+}
+
+impl Origin {
+    /// Who serves there until it is dropped.
+    pub(crate) fn new(address: SocketAddr, serving: JoinSet<()>) -> Self {
+        Self { address, _serving: serving }
+    }
 }
 
 pub(crate) async fn origin(name: &'static str) -> Origin {

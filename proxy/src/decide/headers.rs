@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Fields that only proxies set, beside those with a prefix of [`RESERVED_PREFIXES`].
 const RESERVED: [&str; 8] = [
@@ -20,6 +20,9 @@ const RESERVED: [&str; 8] = [
 ];
 /// Forwarding, a content delivery network's, and our own.
 const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
+
+/// Room for `Forwarded` beside the host.
+const FORWARDED_BYTES: usize = 80;
 
 /// Fields of one connection, in responses. `Connection` and `Transfer-Encoding` of a body are the lane's own business.
 const HOP_BY_HOP: [&str; 5] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer"];
@@ -75,30 +78,40 @@ pub(crate) fn dropped_from_request(headers: &HeaderMap) -> Vec<HeaderName> {
     headers.keys().filter(|name| is_reserved_for_proxies(name.as_str().as_bytes())).cloned().collect()
 }
 
-/// The fields that are set in a request; what is not known is left away.
+/// The fields that are set in a request; what is not known is left away. No value is copied twice.
 pub(crate) fn set_in_request(
     facts: &Facts,
     host: &str,
     request_id: &str,
-) -> impl Iterator<Item = (&'static str, String)> + use<> {
+) -> impl Iterator<Item = (&'static str, HeaderValue)> + use<> {
     let scheme = facts.scheme.as_str();
-    let node = match facts.client {
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
-        None => "unknown".to_owned(),
-    };
     let address = facts.client.map(|address| address.to_string());
-    let host_pair = if host.is_empty() { String::new() } else { format!(";host=\"{host}\"") };
+    let node = match (facts.client, &address) {
+        (Some(IpAddr::V6(_)), Some(address)) => ["for=\"[", address, "]\""],
+        (_, Some(address)) => ["for=", address, ""],
+        (_, None) => ["for=", "unknown", ""],
+    };
+    let host_pair = if host.is_empty() { [""; 3] } else { [";host=\"", host, "\""] };
+    let mut forwarded = String::with_capacity(FORWARDED_BYTES + host.len());
+    for part in node.into_iter().chain(host_pair).chain([";proto=", scheme]) {
+        forwarded.push_str(part);
+    }
+    let address = address.map(value);
     let fields = [
         ("X-Forwarded-For", address.clone()),
-        ("X-Forwarded-Proto", Some(scheme.to_owned())),
-        ("X-Forwarded-Host", Some(host.to_owned())),
-        ("X-Forwarded-Port", facts.port.map(|port| port.to_string())),
-        ("Forwarded", Some(format!("for={node}{host_pair};proto={scheme}"))),
+        ("X-Forwarded-Proto", Some(HeaderValue::from_static(scheme))),
+        ("X-Forwarded-Host", Some(value(host.to_owned()))),
+        ("X-Forwarded-Port", facts.port.map(HeaderValue::from)),
+        ("Forwarded", Some(value(forwarded))),
         ("X-Real-IP", address),
-        ("X-Request-Id", Some(request_id.to_owned())),
+        ("X-Request-Id", Some(value(request_id.to_owned()))),
     ];
     fields.into_iter().filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// Without a copy. Nothing that comes here cannot be a value; it would be left empty.
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// The names that are removed from a response. A 101 keeps what makes it one.
@@ -123,8 +136,6 @@ pub(crate) fn dropped_from_response(headers: &HeaderMap, status: u16) -> Vec<Hea
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -158,13 +169,14 @@ mod tests {
     #[test]
     fn the_fields_say_who_asked_and_how() {
         let set = |facts: &Facts, host: &str| set_in_request(facts, host, "id").collect::<Vec<_>>();
+        let field = |name: &'static str, value: &'static str| (name, HeaderValue::from_static(value));
         let facts = Facts { client: "192.0.2.7".parse().ok(), port: Some(8443), scheme: Scheme::Https };
         let fields = set(&facts, "a.example:8443");
-        assert!(fields.contains(&("X-Forwarded-For", "192.0.2.7".to_owned())));
-        assert!(fields.contains(&("X-Forwarded-Port", "8443".to_owned())));
-        assert!(fields.contains(&("Forwarded", "for=192.0.2.7;host=\"a.example:8443\";proto=https".to_owned())));
+        assert!(fields.contains(&field("X-Forwarded-For", "192.0.2.7")));
+        assert!(fields.contains(&field("X-Forwarded-Port", "8443")));
+        assert!(fields.contains(&field("Forwarded", "for=192.0.2.7;host=\"a.example:8443\";proto=https")));
         let fields = set(&Facts { client: "2001:db8::1".parse().ok(), ..facts }, "a");
-        assert!(fields.contains(&("Forwarded", "for=\"[2001:db8::1]\";host=\"a\";proto=https".to_owned())));
+        assert!(fields.contains(&field("Forwarded", "for=\"[2001:db8::1]\";host=\"a\";proto=https")));
     }
 
     #[test]
@@ -173,7 +185,8 @@ mod tests {
         let fields: Vec<_> = set_in_request(&facts, "a", "id").collect();
         let names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Request-Id"]);
-        assert!(fields.contains(&("Forwarded", "for=unknown;host=\"a\";proto=http".to_owned())));
+        let forwarded = HeaderValue::from_static("for=unknown;host=\"a\";proto=http");
+        assert!(fields.contains(&("Forwarded", forwarded)));
     }
 
     #[test]

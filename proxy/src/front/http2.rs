@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use h2::Reason as Code;
 use pingora::apps::HttpServerApp;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, handshake};
 use pingora::protocols::{Digest, Stream};
@@ -39,10 +40,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, visit: Visit
     let wire = Arc::clone(conn.wire());
     let io: Stream = conn;
     // In time or not: what is no HTTP/2 is closed.
-    if let Ok(Ok(connection)) = timeout(limits.head, handshake(io, Some(options(limits)))).await {
+    if let Ok(Ok(connection)) = timeout(limits.head, Box::pin(handshake(io, Some(options(limits))))).await {
         streams(worker, connection, &visit).await;
     }
-    linger(wire.take_back(), worker).await;
+    Box::pin(linger(wire.take_back(), worker)).await;
 }
 
 fn options(limits: &Limits) -> H2Options {
@@ -159,11 +160,20 @@ async fn stream(worker: Rc<Worker>, mut session: HttpSession, visit: Visit) -> E
             exchange.refuse(reason);
             let answer = Answer::refusal(reason, &exchange);
             exchange.record.status = answer.status;
+            forget_fields(&mut session);
             // A client that is gone needs no answer.
             let _ = write(&mut session, &answer, &edge.limits).await;
             Ended::Served
         }
         _ => Ended::GivenUp,
+    }
+}
+
+/// Lets go of a request's fields: its client may take its time for the answer, and few bytes become many of them.
+fn forget_fields(session: &mut HttpSession) {
+    let method = session.req_header().method.clone();
+    if let Ok(bare) = RequestHeader::build(method, b"/", Some(0)) {
+        *session.req_header_mut() = bare;
     }
 }
 

@@ -8,6 +8,7 @@ mod drain;
 mod failing;
 mod framing;
 mod http2;
+mod http2_abuse;
 mod lifecycle;
 mod listening;
 mod logging;

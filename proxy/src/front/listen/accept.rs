@@ -198,3 +198,22 @@ async fn no_header(reception: &Reception, stream: Stream, facts: Facts, error: &
         turn_away(&reception.worker, Transport::Plain(stream), facts, Reason::ProxyHeader).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::conn::Conn;
+
+    /// The size of what such a function waits with.
+    fn held<'a, F: Future>(
+        _: impl FnOnce(&'a Reception, Stream, Option<SocketAddr>, &'a Entrance, Place) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_holds_nothing_of_what_is_done_for_a_request() {
+        let (held, conn) = (held(connection), size_of::<Conn>());
+        assert!(held + conn <= 2 << 10, "{held} and {conn} bytes");
+    }
+}
