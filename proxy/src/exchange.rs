@@ -145,6 +145,9 @@ impl Drop for Exchange {
         if let Some(environment) = self.flight.as_ref().and_then(|flight| flight.offer.environment.as_ref()) {
             self.record.deployment = environment.deployment;
         }
+        if self.refused.is_none() && self.wire.slow.load(Ordering::Relaxed) {
+            self.refuse(Reason::BodyTimeout);
+        }
         self.flight = None;
         self.record.total_ms = self.elapsed_ms();
         self.record.held_ms = self.held.map(millis).unwrap_or_default();

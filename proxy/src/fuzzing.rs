@@ -123,6 +123,9 @@ fn written(head: &Head) -> String {
     if head.kind == Kind::WebSocket {
         field("Upgrade", "websocket");
     }
+    if head.kind == Kind::Grpc {
+        field("Content-Type", "application/grpc");
+    }
     let stream = if head.kind == Kind::EventStream { "text/event-stream" } else { "*/*" };
     let html = if head.reader == Reader::Program { "" } else { ", text/html" };
     field("Accept", &format!("{stream}{html}"));

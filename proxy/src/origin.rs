@@ -23,7 +23,7 @@ pub(crate) fn peer(flight: &Flight, kind: Kind, limits: &Limits) -> Box<HttpPeer
     options.write_timeout = Some(limits.send);
     options.read_timeout = Some(match kind {
         Kind::Plain => limits.response_gap,
-        Kind::WebSocket | Kind::EventStream => limits.stream_idle,
+        Kind::WebSocket | Kind::EventStream | Kind::Grpc => limits.stream_idle,
     });
     options.idle_timeout = Some(limits.pooled_idle);
     Box::new(peer)

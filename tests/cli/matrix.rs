@@ -82,7 +82,7 @@ fn row_of(command: &str, arg: &str) -> Row {
             code: 78,
             ..row(&[Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         },
-        ("edge", "table" | "cert" | "key" | "access_log" | "run") => {
+        ("edge", "table" | "cert" | "key" | "access_log" | "run" | "ticket_keys" | "client_ca") => {
             row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         }
         ("edge", "http2_prior_knowledge") => row(&[Missing]),
@@ -157,6 +157,9 @@ fn others(path: &[String], args: &[Arg], but: &Arg) -> Vec<OsString> {
     // There is no such file: that is where it ends.
     if path == ["edge"] && id != "table" {
         words.push("--table=table.json".into());
+    }
+    if path == ["edge"] && matches!(id, "ticket_keys" | "client_ca") {
+        words.push("--https=127.0.0.1:0".into());
     }
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if path == ["edge"] && id == one {

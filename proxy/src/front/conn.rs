@@ -51,8 +51,12 @@ pub(crate) struct Wire {
     pub(crate) streams: AtomicBool,
     /// The client gave up before it was answered.
     pub(crate) given_up: AtomicBool,
-    /// The request's body was received to its end; said of HTTP/2 streams only.
+    /// The request's body was received to its end; like the next two, said of HTTP/2 streams only.
     pub(crate) whole: AtomicBool,
+    /// There is an instance that takes the body.
+    pub(crate) connected: AtomicBool,
+    /// The answer was begun.
+    pub(crate) answered: AtomicBool,
     /// The answer broke off, and only the connection's end can say so: it must not be an orderly one.
     pub(crate) cut: AtomicBool,
     /// Of the current request.

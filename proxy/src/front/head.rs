@@ -3,7 +3,7 @@
 //! Pure; called by the gate with the bytes from the request line to the empty line.
 
 use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
-use http::{Method, request};
+use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
 use super::fence::Framing;
@@ -12,7 +12,7 @@ use crate::decide::refuse::Reason;
 
 /// Header fields of a request; then 431.
 pub(crate) const HEADERS_MAX: usize = 100;
-/// What the media types of gRPC begin with: either side of a call may be silent for long.
+/// What the media types of gRPC begin with.
 const GRPC: &[u8] = b"application/grpc";
 /// Names in `Connection`; the lane takes no more.
 const NOMINATIONS_MAX: usize = 9;
@@ -82,6 +82,8 @@ pub(crate) enum Kind {
     Plain,
     WebSocket,
     EventStream,
+    /// A call of gRPC: either side may be silent for long.
+    Grpc,
 }
 
 /// Who reads the answer.
@@ -168,7 +170,9 @@ impl Head {
     /// Reads the head of an HTTP/2 stream, which the codec has found well-formed (RFC 9113 section 8.2 and 8.3).
     pub(crate) fn of_stream(request: &request::Parts, body: StreamBody, target_max: usize) -> Result<Self, Reason> {
         let version = Version::Http2;
-        if request.headers.len() > HEADERS_MAX {
+        // Cookies may come in several fields, which are one to HTTP/1 (RFC 9113 section 8.2.3).
+        let cookies = request.headers.get_all(header::COOKIE).iter().count();
+        if request.headers.len() - cookies.saturating_sub(1) > HEADERS_MAX {
             return Err(Reason::HeadTooLarge);
         }
         let method = request.method.clone();
@@ -362,7 +366,9 @@ impl<'a> Fields<'a> {
     fn kind(&self, version: Version) -> Kind {
         if self.upgrade == Upgrade::WebSocket && version == Version::Http11 {
             Kind::WebSocket
-        } else if contains(self.accept, b"text/event-stream") || self.content_type.starts_with(GRPC) {
+        } else if self.content_type.starts_with(GRPC) {
+            Kind::Grpc
+        } else if contains(self.accept, b"text/event-stream") {
             Kind::EventStream
         } else {
             Kind::Plain

@@ -4,6 +4,7 @@
 //! and for the end, and a client that costs more than it uses gets GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
 
 use std::future::pending;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,7 @@ use super::head::{Head, Kind, StreamBody};
 use super::{Visit, Worker, linger, prepare};
 use crate::config::Limits;
 use crate::decide::forwarded::from_fields;
+use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
 use crate::wake::NotAdmitted;
@@ -32,6 +34,9 @@ const MALFORMED_MAX: u32 = 32;
 /// Streams that a client may give up, before it counts that these are more than half of all. A browser gives up some when
 /// somebody leaves a page.
 const GIVEN_UP_FREE: u32 = 100;
+
+/// Windows in a row in which a body comes too slowly, until its stream is ended.
+const SLOW_WINDOWS: u32 = 2;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, visit: Visit) {
@@ -82,57 +87,71 @@ impl Conduct {
     }
 }
 
+/// How far a connection is in its end.
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Open,
+    /// GOAWAY was said: what runs, and what crosses it, is served.
+    Leaving,
+    /// ENHANCE_YOUR_CALM was said: it ends then, whatever runs.
+    Thrown(Instant),
+}
+
 /// Accepts streams until the connection is over. Only this drives the connection's IO.
 async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit) {
     let limits = &worker.edge.limits;
     let digest = Arc::new(Digest::default());
-    let mut stopping = worker.edge.stopping.clone();
     // Dropped with the connection: nobody is left to be answered.
     let mut running = JoinSet::new();
     let mut conduct = Conduct::default();
-    let mut idle_since = Instant::now();
-    // After a GOAWAY: until when the connection may go on, if there is an end to it.
-    let mut leaving: Option<Option<Instant>> = None;
+    let (mut phase, mut idle_since) = (Phase::Open, Instant::now());
+    let mut turn = pin!(drain::idle(&worker.edge.phase, &worker.edge.dice, Before::Answers));
     loop {
+        // A client that never confirms the GOAWAY is not waited for once nothing runs.
+        let patience = if phase == Phase::Open { limits.keep_alive } else { limits.linger };
         // Each arm is cancel-safe: a stream that was not returned is still the connection's.
-        tokio::select! {
-            _ = stopping.wait_for(|stopping| *stopping), if leaving.is_none() => {
-                connection.graceful_shutdown();
-                leaving = Some(None);
-            }
-            accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => match accepted {
-                Ok(Some(H2Accept::Session(session))) => {
-                    conduct.streams += 1;
-                    running.spawn_local(stream(Rc::clone(worker), session, visit.clone()));
+        let is_over = tokio::select! {
+            () = turn.as_mut(), if phase == Phase::Open => true,
+            () = sleep_until(idle_since + patience), if running.is_empty() => true,
+            () = thrown(phase) => return,
+            accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => {
+                match accepted {
+                    Ok(Some(H2Accept::Session(session))) => {
+                        conduct.streams += 1;
+                        running.spawn_local(stream(Rc::clone(worker), session, visit.clone()));
+                    }
+                    Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
+                    Ok(None) | Err(_) => return,
                 }
-                Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
-                Ok(None) | Err(_) => return,
-            },
+                false
+            }
             Some(ended) = running.join_next() => {
-                if matches!(ended, Ok(Ended::GivenUp)) {
-                    conduct.given_up += 1;
-                }
+                conduct.given_up += u32::from(matches!(ended, Ok(Ended::GivenUp)));
                 idle_since = Instant::now();
+                false
             }
-            () = sleep_until(idle_since + limits.keep_alive), if running.is_empty() && leaving.is_none() => {
+        };
+        match phase {
+            Phase::Open if is_over => {
                 connection.graceful_shutdown();
-                leaving = Some(Some(Instant::now() + limits.linger));
+                (phase, idle_since) = (Phase::Leaving, Instant::now());
             }
-            () = until(leaving.flatten()) => return,
+            _ if is_over => return,
+            _ => {}
         }
         // What was reset does not count for the codec's limit any more, but still runs here.
         let crowd = running.len() > 2 * limits.streams as usize;
-        if (crowd || conduct.costs_too_much()) && leaving.flatten().is_none() {
+        if (crowd || conduct.costs_too_much()) && !matches!(phase, Phase::Thrown(_)) {
             connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
-            leaving = Some(Some(Instant::now() + limits.linger));
+            phase = Phase::Thrown(Instant::now() + limits.linger);
         }
     }
 }
 
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
+async fn thrown(phase: Phase) {
+    match phase {
+        Phase::Thrown(deadline) => sleep_until(deadline).await,
+        Phase::Open | Phase::Leaving => pending().await,
     }
 }
 
@@ -202,7 +221,7 @@ async fn carry(
     let mut session = ServerSession::new_http2(session);
     session.set_write_timeout(Some(limits.client_write));
     session.set_total_drain_timeout(Some(limits.linger));
-    let watched = body == StreamBody::Follows && head.kind == Kind::Plain;
+    let watched = body == StreamBody::Follows && head.kind != Kind::Grpc;
     tokio::select! {
         // There is no connection to keep: the stream was all of it.
         _ = worker.lane.process_new_http(session, &worker.edge.stopping) => {}
@@ -211,19 +230,21 @@ async fn carry(
     if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
 }
 
-/// Resolves when the client sends its body more slowly than the least rate over a window.
+/// Resolves when the client sends its body more slowly than the least rate, while it is waited for.
+///
+/// What an instance does not take, the client need not send. Such a wait ends by the limit for a write to the instance,
+/// which is why one slow window is none.
 async fn too_slow(wire: &Wire, limits: &Limits) {
     let least = limits.client_rate.saturating_mul(limits.client_window.as_millis() as u64) / 1000;
-    let mut before = 0;
-    loop {
+    let (mut before, mut slow) = (0, 0);
+    while slow < SLOW_WINDOWS {
         sleep(limits.client_window).await;
-        if wire.whole.load(Ordering::Relaxed) {
+        if wire.whole.load(Ordering::Relaxed) || wire.answered.load(Ordering::Relaxed) {
             return pending().await;
         }
         let now = wire.received.load(Ordering::Relaxed);
-        if now - before < least {
-            return;
-        }
+        let is_slow = wire.connected.load(Ordering::Relaxed) && now - before < least;
+        slow = if is_slow { slow + 1 } else { 0 };
         before = now;
     }
 }

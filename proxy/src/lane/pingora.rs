@@ -115,6 +115,7 @@ impl ProxyHttp for Lane {
     ) -> Result<()> {
         let exchange = ours(context)?;
         exchange.record.reused = reused;
+        exchange.wire.connected.store(true, Ordering::Relaxed);
         if let Attempt::Began { this, .. } = exchange.attempt {
             exchange.record.connect_ms = Some(millis(this.elapsed()));
         }
@@ -194,6 +195,7 @@ impl ProxyHttp for Lane {
             response.remove_header(&name);
         }
         if !response.status.is_informational() {
+            exchange.wire.answered.store(true, Ordering::Relaxed);
             exchange.record.first_byte_ms = Some(exchange.elapsed_ms());
         }
         Ok(())
@@ -376,8 +378,8 @@ fn note_failure(exchange: &mut Exchange, how: &ErrorType) {
 /// What went wrong, in the words of the table; nothing where there is nobody to tell.
 fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
     use ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InvalidHTTPHeader, ReadError,
-        ReadTimedout, SocketError, WriteError, WriteTimedout,
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InvalidHTTPHeader,
+        ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
     };
     if exchange.refused.is_some() {
         return exchange.refused;
@@ -388,6 +390,8 @@ fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
         (ErrorSource::Downstream, ReadTimedout) => Reason::BodyTimeout,
         (ErrorSource::Downstream, InvalidHTTPHeader) => Reason::BadHead,
         (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => return None,
+        // A stream that its client reset; instances are not spoken to in HTTP/2.
+        (_, H2Error) => return None,
         (ErrorSource::Upstream, ReadTimedout) => Reason::ResponseTimeout,
         (
             ErrorSource::Upstream,
@@ -413,7 +417,9 @@ async fn write_refusal(session: &mut Session, reason: Reason, exchange: &Exchang
 }
 
 async fn write_answer(session: &mut Session, answer: &Answer) -> Result<()> {
+    let is_head = session.req_header().method == http::Method::HEAD;
+    let body = (!is_head).then(|| Bytes::copy_from_slice(answer.body.as_bytes()));
     session.set_keepalive(None);
-    session.write_response_header(Box::new(answer.header()?), false).await?;
-    session.write_response_body(Some(Bytes::copy_from_slice(answer.body.as_bytes())), true).await
+    session.write_response_header(Box::new(answer.header()?), is_head).await?;
+    session.write_response_body(body, true).await
 }

@@ -9,7 +9,7 @@ use h2::Reason;
 use http::{Method, Request};
 use tokio::io::AsyncWriteExt;
 
-use crate::world::http2::{Client, Frames, frame, head, read, request};
+use crate::world::http2::{Client, DATA, Frames, GOAWAY, SETTINGS, frame, head, head_of, read, request};
 use crate::world::origin::Origin;
 use crate::world::{World, environment, ready, route, soon, until};
 
@@ -231,19 +231,91 @@ async fn p30_who_resets_all_that_it_opens_is_told_to_be_calm() {
 
 #[tokio::test]
 async fn p30_who_gives_up_what_is_running_again_and_again_is_told_to_be_calm() {
-    let (world, origin) = world(|_| {}).await;
+    // A body that is not at its end, and none at all.
+    for (method, is_whole) in [(Method::POST, false), (Method::GET, true)] {
+        let (world, origin) = world(|_| {}).await;
+        let mut client = client(&world).await;
+        for number in 0..300 {
+            let Ok(mut sender) = client.ready().await else { break };
+            let silent = request(method.clone(), "a.example", "/silent");
+            let Ok((_answer, mut stream)) = sender.send_request(silent, is_whole) else { break };
+            // Each is in the middle of its way.
+            until("a request at the origin", || origin.connections() > number || client.is_over()).await;
+            stream.send_reset(Reason::CANCEL);
+        }
+        assert_eq!(client.ended().await, Some(Reason::ENHANCE_YOUR_CALM), "{method}");
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_its_client_gives_up_is_nobodys_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let (world, origin) = world(|config| config.access_log = Some(log.clone())).await;
     let mut client = client(&world).await;
-    for number in 0..300 {
-        let Ok(mut sender) = client.ready().await else { break };
-        let Ok((_answer, mut stream)) = sender.send_request(request(Method::POST, "a.example", "/silent"), false)
-        else {
-            break;
-        };
-        // Each is in the middle of its way.
-        until("a request at the origin", || origin.connections() > number || client.is_over()).await;
+    for path in ["/silent", "/events"] {
+        let mut sender = client.ready().await.expect("it is open");
+        let (answer, mut stream) =
+            sender.send_request(request(Method::GET, "a.example", path), true).expect("a request");
+        if path == "/events" {
+            soon("a head", answer).await.expect("a head");
+        } else {
+            origin.got(1).await;
+        }
         stream.send_reset(Reason::CANCEL);
     }
-    assert_eq!(client.ended().await, Some(Reason::ENHANCE_YOUR_CALM));
+    world.stop().await;
+    let records = std::fs::read_to_string(log).expect("records");
+    assert_eq!(records.lines().filter(|line| line.contains(r#""ended_by":"client""#)).count(), 2, "{records}");
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_the_goodbye_of_an_idle_connection_is_served() {
+    let (world, origin) = world(|config| {
+        config.limits.keep_alive = 50 * MILLISECOND;
+        config.limits.linger = 200 * MILLISECOND;
+    })
+    .await;
+    let mut frames = Frames::connect(world.http()).await;
+    frames.until(GOAWAY).await;
+    frames.send(&frame(1, 5, 1, &head_of("a.example", "/slow"))).await.expect("it still reads");
+    origin.got(1).await;
+    // Longer than a connection without a stream would be kept.
+    tokio::time::sleep(400 * MILLISECOND).await;
+    origin.go();
+    frames.until(DATA).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_confirms_nothing_does_not_hold_up_the_end() {
+    let (mut world, _origin) = world(|config| config.limits.linger = 100 * MILLISECOND).await;
+    let mut silent = Frames::connect(world.http()).await;
+    silent.until(SETTINGS).await;
+    let hour = Duration::from_secs(3600);
+    soon("the end", world.proxy.take().expect("running").shutdown(hour)).await;
+}
+
+#[tokio::test]
+async fn a_head_of_an_instance_that_is_away_has_no_body() {
+    let (mut world, _origin) = world(|config| config.limits.connect_total = 300 * MILLISECOND).await;
+    let down = Origin::down("down").await;
+    world.serve("b.example", &[&down]).await;
+    let answer = client(&world).await.send(request(Method::HEAD, "b.example", "/"), b"").await.expect("an answer");
+    assert_eq!((answer.status, answer.body.len()), (502, 0));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_hundred_crumbs_of_cookie_are_one_field() {
+    let (world, origin) = world(|_| {}).await;
+    let mut many = request(Method::GET, "a.example", "/");
+    for number in 0..150 {
+        many.headers_mut().append("cookie", format!("c{number}=1").parse().expect("a value"));
+    }
+    assert_eq!(client(&world).await.send(many, b"").await.expect("an answer").text(), "one");
+    assert_eq!(origin.requests()[0].field("cookie").len(), 1);
     world.stop().await;
 }
 

@@ -117,8 +117,10 @@ pub(crate) fn request(method: Method, host: &str, path: &str) -> Request<()> {
     Request::builder().method(method).uri(format!("http://{host}{path}")).body(()).expect("a request")
 }
 
-/// RFC 9113 section 6.8.
-const GOAWAY: u8 = 7;
+/// Kinds of frames (RFC 9113 section 6).
+pub(crate) const DATA: u8 = 0;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const GOAWAY: u8 = 7;
 
 /// A frame (RFC 9113 section 4.1).
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -131,6 +133,12 @@ pub(crate) fn head(host: &str) -> Vec<u8> {
     // :method GET, :scheme http, :path / are entries 2, 6 and 4; :authority is the name of entry 1 (RFC 7541 appendix A).
     let length = u8::try_from(host.len()).expect("a short host");
     [&[0x82, 0x86, 0x84, 0x01, length], host.as_bytes()].concat()
+}
+
+/// The same for another path.
+pub(crate) fn head_of(host: &str, path: &str) -> Vec<u8> {
+    let length = |text: &str| u8::try_from(text.len()).expect("a short text");
+    [&[0x82, 0x86, 0x04, length(path)], path.as_bytes(), &[0x01, length(host)], host.as_bytes()].concat()
 }
 
 /// A connection over which frames are sent as they are.
@@ -148,6 +156,22 @@ impl Frames {
     /// Sends, unless the proxy has closed.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         soon("the proxy to read", self.stream.write_all(bytes)).await
+    }
+
+    /// Reads until a frame of that kind.
+    pub(crate) async fn until(&mut self, kind: u8) {
+        let reading = async {
+            loop {
+                let mut head = [0; 9];
+                self.stream.read_exact(&mut head).await.expect("a frame");
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                self.stream.read_exact(&mut payload).await.expect("a whole frame");
+                if head[3] == kind {
+                    return;
+                }
+            }
+        };
+        soon("a frame", reading).await;
     }
 
     /// Reads up to the connection's end, and returns the code of its GOAWAY.
