@@ -146,7 +146,7 @@ async fn connection(
             }
             Ok(Ok(Source::Nameless)) => facts = Facts { client: None, port: None, ..facts },
             Ok(Err(HeaderError::Ended)) => return,
-            Ok(Err(error)) => return no_header(reception, stream, facts, &error).await,
+            Ok(Err(error)) => return Box::pin(no_header(reception, stream, facts, &error)).await,
             Err(_) => return debug!("a PROXY protocol header took too long"),
         }
     }
