@@ -1,5 +1,6 @@
 //! What the engine may do to us, at moments that only a scripted one can choose.
 
+use dormouse_control::engine::Status;
 use dormouse_control::engine::fake::{Availability, Fault, Operation};
 use dormouse_link::InstanceId;
 use tokio::time::{Duration, Instant};
@@ -40,6 +41,18 @@ async fn a_sleeper_whose_containers_are_pruned_wakes_all_the_same() {
     fake(&world).lose(&id);
     assert_eq!(world.get("shop-test.localhost").await.status, 200);
     assert_eq!(serving(&world).await, id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_awake_test_whose_sandbox_dies_sleeps_and_nothing_of_it_runs_on() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    let id = serving(&world).await;
+    fake(&world).lose_sandbox(&id);
+    world.until("shop", "test", "asleep").await;
+    let all = world.engine.instances().await.expect("the engine answers");
+    assert_eq!(all[0].status, Status::Broken, "its application does not live on");
+    assert_eq!(world.get("shop-test.localhost").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -134,6 +134,37 @@ fn after_a_crash_a_sleeper_that_runs_is_stopped() {
 }
 
 #[test]
+fn a_live_application_under_a_dead_sandbox_is_stopped_once_where_nothing_should_run() {
+    let sleep = [Step::Stop(id(1)), Step::Move(Move::Sleep)];
+    let mut ready = served("test", EnvironmentState::Ready, Status::Stranded);
+    assert_eq!(steps(&ready), sleep);
+    ready.environment.state_since = NOW - 1;
+    assert_eq!(steps(&ready), sleep, "it is no fault of the application's");
+    ready.traffic.wanted = true;
+    assert_eq!(steps(&ready), wake_up(), "a start makes both anew");
+    assert_eq!(steps(&served("live", EnvironmentState::Ready, Status::Stranded)), wake_up());
+    let mut closing = served("test", EnvironmentState::Closing, Status::Stranded);
+    assert_eq!(steps(&closing), sleep);
+    closing.traffic.wanted = true;
+    assert_eq!(steps(&closing), [Step::Move(Move::Sleep)], "who waits does not wait for the stop");
+    let mut asleep = served("test", EnvironmentState::Asleep, Status::Stranded);
+    assert_eq!(steps(&asleep), [Step::Stop(id(1))]);
+    asleep.traffic.wanted = true;
+    assert_eq!(steps(&asleep), wake_up());
+    let mut failed = served("test", EnvironmentState::Failed, Status::Stranded);
+    assert_eq!(steps(&failed), sleep, "its back-off is over");
+    failed.environment.retry_at = NOW + 500;
+    assert_eq!(steps(&failed), [Step::Stop(id(1))]);
+    failed.environment.asked = Some(Asked::Sleep);
+    assert_eq!(steps(&failed), sleep);
+    for state in [EnvironmentState::Asleep, EnvironmentState::Failed] {
+        let mut dead = served("test", state, Status::Broken);
+        dead.environment.retry_at = NOW + 500;
+        assert_eq!(steps(&dead), [], "nothing of it lives: no stopping again and again");
+    }
+}
+
+#[test]
 fn after_a_restart_of_the_host_live_comes_back_and_sleepers_stay_asleep() {
     let killed = Status::Stopped { code: Some(137) };
     assert_eq!(steps(&served("live", EnvironmentState::Ready, killed.clone())), wake_up());
@@ -312,7 +343,8 @@ fn toy(situation: &mut Situation, step: Step, answers: bool) {
             let sighting = &mut situation.instances[index];
             sighting.launched = false;
             sighting.probe = Probe::Never;
-            sighting.status = Some(Status::Stopped { code: Some(0) });
+            let dead = [Some(Status::Stranded), Some(Status::Broken)].contains(&sighting.status);
+            sighting.status = Some(if dead { Status::Broken } else { Status::Stopped { code: Some(0) } });
         }
         Step::Remove(id) => situation.instances.retain(|sighting| sighting.instance.id != id),
         Step::Move(to) => {
@@ -374,6 +406,7 @@ fn any_status() -> impl Strategy<Value = Option<Status>> {
         Just(Some(Status::Stopped { code: None })),
         Just(Some(Status::Stopped { code: Some(1) })),
         Just(Some(Status::OutOfMemory)),
+        Just(Some(Status::Stranded)),
         Just(Some(Status::Broken)),
     ]
 }
@@ -435,10 +468,11 @@ proptest! {
         prop_assert_eq!(situation.instances.len(), 1, "only what serves is kept");
         let serving = situation.serving().expect("an environment that served still has its instance");
         let running = serving.status == Some(Status::Running);
+        let lives = serving.status.as_ref().is_some_and(Status::lives);
         match situation.environment.state {
             EnvironmentState::Ready => prop_assert!(running),
-            EnvironmentState::Asleep => prop_assert!(!running && !situation.traffic.wanted),
-            EnvironmentState::Failed => prop_assert!(!running && !answers || situation.now < situation.environment.retry_at || !wanted),
+            EnvironmentState::Asleep => prop_assert!(!lives && !situation.traffic.wanted),
+            EnvironmentState::Failed => prop_assert!(!lives && !answers || situation.now < situation.environment.retry_at || !wanted),
             other => prop_assert!(false, "{other:?} is no state to rest in"),
         }
     }
