@@ -4,6 +4,7 @@ use dormouse_link::Generation;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::{as_of, retired_by};
 use crate::model::tests::{deployment, environment, instance};
 
 const NOW: Millis = 10_000_000;
@@ -318,6 +319,82 @@ fn a_deleted_environment_goes_only_after_every_edge_forgot_it() {
     assert_eq!(plan(&situation), waits, "a silent edge does not keep it for ever");
     situation.traffic.acked = true;
     assert_eq!(steps(&situation), [Step::Remove(id(1)), Step::Forget]);
+}
+
+const HOUR: Millis = 3_600_000;
+
+/// As the reconciler sees it, an hour after or before its times were written.
+fn seen(mut situation: Situation, now: Millis) -> Situation {
+    situation.now = now;
+    situation.traffic.last_active_at = now;
+    as_of(&mut situation.environment, now);
+    for sighting in &mut situation.instances {
+        retired_by(std::slice::from_mut(&mut sighting.instance), now);
+    }
+    situation
+}
+
+/// What is written at an hour's distance is waited for as if it were written now, and no longer, while the clock goes on.
+fn is_due(written: &dyn Fn(Millis) -> Situation, limit: Duration, then: &[Step]) {
+    let forward = seen(written(NOW - HOUR), NOW);
+    assert_eq!(steps(&forward), then, "the clock was set forward");
+    let mut back = seen(written(NOW + HOUR), NOW);
+    let waits = plan(&back);
+    assert!(waits.steps.is_empty() && waits.again_at.is_some_and(|at| at <= NOW + millis(limit)), "{waits:?}");
+    for part in 1..=4 {
+        assert!(steps(&back).is_empty(), "it is too early");
+        back = seen(back, NOW + millis(limit) * part / 4);
+    }
+    assert_eq!(steps(&back), then, "the clock was set back");
+}
+
+#[test]
+fn c21_no_limit_is_stretched_by_a_clock_that_was_set_back_or_forward() {
+    let failed = |at| {
+        let mut situation = served("live", EnvironmentState::Failed, Status::Stopped { code: Some(1) });
+        situation.environment.failures = 1;
+        situation.environment.state_since = at;
+        situation.environment.retry_at = at + 1000;
+        situation
+    };
+    is_due(&failed, Duration::from_millis(1200), &wake_up());
+    let closing = |at| {
+        let mut situation = served("test", EnvironmentState::Closing, Status::Running);
+        situation.environment.state_since = at;
+        situation
+    };
+    is_due(&closing, CLOSING_LIMIT, &[Step::Move(Move::Reopen)]);
+    let steady = |at| {
+        let mut situation = served("live", EnvironmentState::Ready, Status::Running);
+        situation.environment.failures = 2;
+        situation.environment.state_since = at;
+        situation
+    };
+    is_due(&steady, STEADY, &[Step::Forgive]);
+    let deleted = |at| {
+        let mut situation = served("test", EnvironmentState::Deleting, Status::Running);
+        situation.environment.state_since = at;
+        situation.traffic.acked = false;
+        situation
+    };
+    is_due(&deleted, DRAIN_LIMIT, &[Step::Remove(id(1)), Step::Forget]);
+    let replaced = |at| {
+        let mut situation = served("live", EnvironmentState::Ready, Status::Running);
+        let mut retired = sighting(&deployment(&situation.environment, 2), Status::Running);
+        retired.instance.retired = Some((Generation(5), at));
+        situation.instances.push(retired);
+        situation
+    };
+    is_due(&replaced, DRAIN_LIMIT, &[Step::Remove(id(2))]);
+}
+
+#[test]
+fn c21_what_became_ready_before_the_clock_was_set_back_is_steady_in_time() {
+    let mut situation = served("live", EnvironmentState::Ready, Status::Stopped { code: Some(3) });
+    situation.environment.state_since = NOW + HOUR;
+    let situation = seen(situation, NOW);
+    assert!(matches!(steps(&situation)[..], [Step::Move(Move::Fail(_))]), "as if it had become ready now");
+    assert_eq!(steps(&seen(situation, NOW + millis(STEADY))), wake_up());
 }
 
 /// Does a step in a toy world in which containers either answer or exit.
