@@ -32,7 +32,7 @@ const LAST_LINES: u32 = 50;
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long an environment that cannot be started is left alone.
-const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
+pub(crate) const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
 
 /// Why a step was not done; the pass ends and is tried again.
 #[derive(Debug, thiserror::Error)]

@@ -39,10 +39,15 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// How long a build whose engine went away waits before it is begun again.
 const ENGINE_PAUSE: Duration = Duration::from_secs(3);
 
+/// Why a build ends that was stopped.
+const UNNEEDED: &str = "nobody needs this build any more";
+
 /// Why there is no image.
 enum NoImage {
     /// In words for its developer.
     Failed(String),
+    /// Nobody needs it any more.
+    Unneeded,
     /// The engine is away: nobody's fault, and to be tried again.
     EngineAway,
 }
@@ -124,7 +129,7 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
     // Cancel safe: dropping the build stops it. One that the program's end cut off is begun again at the next start.
     let result = tokio::select! {
         result = image(world, build) => result,
-        () = needed.cancelled() => Err(NoImage::Failed("nobody needs this build any more".to_owned())),
+        () = needed.cancelled() => Err(NoImage::Unneeded),
         () = stop.cancelled() => return Ok(()),
     };
     let log = Log::Build(&build.id);
@@ -139,6 +144,15 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
         Err(NoImage::Failed(reason)) => {
             world.journal.say_last(log, &format!("The build failed: {reason}"));
             world.store.end_build(&build.id, Err(&reason), now()).await
+        }
+        Err(NoImage::Unneeded) => {
+            // Said before it is written: then the application, and with it the log, may go.
+            world.journal.say_last(log, &format!("The build was stopped: {UNNEEDED}"));
+            // Whoever asked for the commit since then has joined this very build.
+            if world.store.end_unneeded_build(&build.id, UNNEEDED, now()).await? {
+                world.journal.say(log, "Somebody needs it again: it is begun anew.");
+            }
+            Ok(())
         }
         Err(NoImage::EngineAway) => {
             world.journal.say(log, "The container engine is away; the build waits for it.");
@@ -206,3 +220,6 @@ fn short(id: &str) -> &str {
     let id = id.strip_prefix("sha256:").unwrap_or(id);
     &id[..id.floor_char_boundary(12)]
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,7 +194,10 @@ pub enum Status {
     OutOfMemory,
     /// Paused by hand.
     Paused,
-    /// Only parts of it are there, or they do not belong together: starting makes them anew.
+    /// The application lives, but in the network of a sandbox that is dead or gone: nobody reaches it. Starting makes both
+    /// anew.
+    Stranded,
+    /// Only parts of it are there, or they do not belong together, and none lives: starting makes them anew.
     Broken,
 }
 
@@ -202,6 +205,11 @@ pub enum Status {
 const KILLED: i64 = 128 + 9;
 
 impl Status {
+    /// Whether the application lives, and is to be stopped where nothing should run.
+    pub fn lives(&self) -> bool {
+        matches!(self, Self::Running | Self::Stranded)
+    }
+
     /// Whether it ended by SIGKILL: after its grace, by hand, or for want of memory.
     pub fn was_killed(&self) -> bool {
         matches!(self, Self::Stopped { code: Some(KILLED) })

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dormouse_link::EnvironmentId;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::error::chain;
 use crate::journal::Log;
@@ -81,6 +82,8 @@ pub(crate) fn environment(
     reached: impl Fn(&Environment, Millis) -> Option<Progress> + Send + Sync + 'static,
 ) -> mpsc::Receiver<Progress> {
     let asked_at = now();
+    // The limit is by a clock that nobody sets.
+    let began = Instant::now();
     spawn(world, format!("follower of environment {id}"), move |world, to| async move {
         let mut changes = world.store.changes();
         let mut last: Option<EnvironmentState> = None;
@@ -94,7 +97,7 @@ pub(crate) fn environment(
             if let Some(end) = reached(&environment, asked_at) {
                 return Ok(end);
             }
-            if Duration::from_millis(u64::try_from(now() - asked_at).unwrap_or(0)) > STATE_LIMIT {
+            if began.elapsed() > STATE_LIMIT {
                 return Ok(done(
                     false,
                     format!("it is not done after {} s; `dormouse status` tells", STATE_LIMIT.as_secs()),

@@ -19,6 +19,7 @@ mod away;
 pub mod backoff;
 mod builder;
 mod certify;
+mod clock;
 pub mod context;
 mod control;
 pub mod crash;

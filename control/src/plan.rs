@@ -201,6 +201,7 @@ fn serve(situation: &Situation, plan: &mut Plan) {
     let Some(sighting) = situation.serving() else { return };
     let id = &sighting.instance.id;
     let running = sighting.status == Some(Status::Running);
+    let lives = sighting.lives();
     match environment.state {
         EnvironmentState::Empty | EnvironmentState::Deleting => {}
         EnvironmentState::Ready if !running => stopped_while_ready(situation, sighting, plan),
@@ -208,7 +209,7 @@ fn serve(situation: &Situation, plan: &mut Plan) {
         EnvironmentState::Closing => close(situation, sighting, plan),
         EnvironmentState::Asleep if situation.traffic.wanted => wake(sighting, plan, "a request waits for it"),
         EnvironmentState::Asleep if environment.asked == Some(Asked::Wake) => wake(sighting, plan, "asked to wake"),
-        EnvironmentState::Asleep if running => plan.add(Step::Stop(id.clone()), "it should be asleep"),
+        EnvironmentState::Asleep if lives => plan.add(Step::Stop(id.clone()), "it should be asleep"),
         EnvironmentState::Asleep => {}
         EnvironmentState::Waking => launch(sighting, plan, &mut |plan, end| match end {
             Launched::Answers => plan.add(Step::Move(Move::Serve), "it answers"),
@@ -233,7 +234,7 @@ fn stopped_while_ready(situation: &Situation, sighting: &Sighting, plan: &mut Pl
         plan.add(Step::Move(Move::Fail(reason)), "it stopped soon after it had become ready");
         plan.again(situation.now);
     } else if environment.sleep_after.is_some() && !situation.traffic.wanted {
-        plan.add(Step::Move(Move::Sleep), "its container stopped, and nobody waits for it");
+        sleep(situation, sighting, plan, "its container stopped, and nobody waits for it");
     } else {
         wake(sighting, plan, "its container stopped");
     }
@@ -272,7 +273,7 @@ fn stay_ready(situation: &Situation, plan: &mut Plan) {
 fn close(situation: &Situation, sighting: &Sighting, plan: &mut Plan) {
     let since = situation.environment.state_since;
     if sighting.status != Some(Status::Running) {
-        plan.add(Step::Move(Move::Sleep), "its container is stopped");
+        sleep(situation, sighting, plan, "its container is stopped");
     } else if situation.traffic.wanted {
         plan.add(Step::Move(Move::Reopen), "a request came before it was stopped");
     } else if situation.traffic.drained {
@@ -289,20 +290,29 @@ fn retry(situation: &Situation, sighting: &Sighting, plan: &mut Plan) {
     let environment = &situation.environment;
     let never_sleeps = environment.sleep_after.is_none();
     if environment.asked == Some(Asked::Sleep) {
-        plan.add(Step::Move(Move::Sleep), "asked to sleep");
+        sleep(situation, sighting, plan, "asked to sleep");
     } else if environment.asked == Some(Asked::Wake) {
         wake(sighting, plan, "asked to wake");
     } else if situation.now < environment.retry_at {
         plan.again(environment.retry_at);
-        if sighting.status == Some(Status::Running) {
+        if sighting.lives() {
             plan.add(Step::Stop(sighting.instance.id.clone()), "it failed");
         }
     } else if situation.traffic.wanted || never_sleeps {
         wake(sighting, plan, "tried again after its back-off");
     } else {
         // Its failures are kept: the next back-off is longer. But the next visitor is held again, not refused.
-        plan.add(Step::Move(Move::Sleep), "its back-off is over, and nobody waits for it");
+        sleep(situation, sighting, plan, "its back-off is over, and nobody waits for it");
     }
+}
+
+/// What sleeps does not live on, be it in a network that leads nowhere. Only who waits does not wait for the stop, too: a
+/// wake makes such an application anew.
+fn sleep(situation: &Situation, sighting: &Sighting, plan: &mut Plan, why: &'static str) {
+    if sighting.lives() && !situation.traffic.wanted {
+        plan.add(Step::Stop(sighting.instance.id.clone()), why);
+    }
+    plan.add(Step::Move(Move::Sleep), why);
 }
 
 /// The move is written beside the start, so that visitors wait for neither the store nor another look.
@@ -413,6 +423,12 @@ fn clean(situation: &Situation, plan: &mut Plan) {
             }
             Some((_, at)) => plan.again(at + millis(DRAIN_LIMIT)),
         }
+    }
+}
+
+impl Sighting {
+    fn lives(&self) -> bool {
+        self.status.as_ref().is_some_and(Status::lives)
     }
 }
 

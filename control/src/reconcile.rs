@@ -19,6 +19,7 @@ use crate::act::{ActError, act};
 use crate::attempt::Attempts;
 use crate::away::Outage;
 use crate::backoff::{Backoff, chance};
+use crate::clock;
 use crate::engine::{EngineError, Status};
 use crate::error::chain;
 use crate::model::{Deployment, Environment, EnvironmentState, Millis, now};
@@ -175,7 +176,8 @@ async fn pass(world: &Arc<World>, id: &EnvironmentId, attempts: &mut Attempts) -
 
 async fn observe(world: &World, id: &EnvironmentId, attempts: &Attempts) -> Result<Option<Situation>, ActError> {
     let Some(environment) = world.store.environment(id).await? else { return Ok(None) };
-    let instances = world.store.instances(id).await?;
+    let mut instances = world.store.instances(id).await?;
+    let environment = clock::catch_up(world, environment, &mut instances, now()).await?;
     let unended = world.store.unended_deployments(id).await?;
     let build = match unended.first().and_then(|deployment| deployment.build_id.as_ref()) {
         Some(build) => world.store.build(build).await?,

@@ -23,14 +23,14 @@ pub(crate) type EdgeId = u64;
 /// What all edges say.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// Idle times count from here: nobody knows what was before.
-    began_at: Millis,
     inner: Mutex<Inner>,
     acks: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Idle times count from here: nobody knows what was before.
+    began_at: Millis,
     edges: HashMap<EdgeId, Edge>,
     environments: HashMap<EnvironmentId, Word>,
     /// Those that were looked at before every edge had applied them: the next ack is news for them.
@@ -52,7 +52,8 @@ struct Word {
 impl Signals {
     /// Nothing was said yet.
     pub(crate) fn new(now: Millis) -> Self {
-        Self { began_at: now, inner: Mutex::default(), acks: Notify::new() }
+        let inner = Inner { began_at: now, ..Inner::default() };
+        Self { inner: Mutex::new(inner), acks: Notify::new() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -124,9 +125,14 @@ impl Signals {
         }
     }
 
-    /// What is said of an environment whose cell has version `generation`.
+    /// What is said of an environment whose cell has version `generation`. What was said in the future, before the clock was
+    /// set back, was said now; who is wanted is named again.
     pub(crate) fn traffic(&self, environment: &EnvironmentId, generation: Generation, now: Millis) -> Traffic {
         let mut inner = self.inner();
+        inner.began_at = inner.began_at.min(now);
+        if let Some(word) = inner.environments.get_mut(environment) {
+            word.last_active_at = word.last_active_at.map(|at| at.min(now));
+        }
         let acked = inner.edges.values().all(|edge| edge.acked >= generation);
         if !acked {
             inner.unacked.insert(environment.clone());
@@ -134,8 +140,8 @@ impl Signals {
         let word = inner.environments.get(environment);
         let holds = Millis::try_from(WANTED_HOLDS.as_millis()).unwrap_or(Millis::MAX);
         Traffic {
-            wanted: word.and_then(|word| word.wanted_at).is_some_and(|at| now - at < holds),
-            last_active_at: word.and_then(|word| word.last_active_at).unwrap_or(self.began_at).max(self.began_at),
+            wanted: word.and_then(|word| word.wanted_at).is_some_and(|at| (0..holds).contains(&(now - at))),
+            last_active_at: word.and_then(|word| word.last_active_at).unwrap_or(inner.began_at).max(inner.began_at),
             drained: drained(&inner, environment, generation),
             acked,
         }
@@ -239,6 +245,28 @@ mod tests {
         signals.hear(1, &seen(500), 5000);
         signals.hear(2, &seen(3000), 5000);
         assert_eq!(last(5000), 4500);
+    }
+
+    #[test]
+    fn c21_a_clock_that_was_set_back_or_forward_stretches_neither_a_wish_nor_an_idle_time() {
+        const NOW: Millis = 10_000_000;
+        const HOUR: Millis = 3_600_000;
+        for then in [NOW + HOUR, NOW - HOUR] {
+            let signals = Signals::new(then);
+            let traffic = |now| signals.traffic(&environment(), GENERATION, now);
+            assert!(traffic(NOW).last_active_at <= NOW && traffic(NOW + 1000).last_active_at <= NOW, "since {then}");
+            let wanted =
+                Report::Wanted(vec![Wanted { environment: environment(), epoch: dormouse_link::Epoch(1), waiters: 3 }]);
+            let seen = Report::Seen(vec![Seen { environment: environment(), in_flight: 0, idle: Duration::ZERO }]);
+            signals.hear(1, &wanted, then);
+            signals.hear(1, &seen, then);
+            assert!(!traffic(NOW).wanted, "of {then}; whoever waits is named again");
+            assert!(traffic(NOW).last_active_at <= NOW && traffic(NOW + 1000).last_active_at <= NOW, "at {then}");
+            signals.hear(1, &wanted, NOW);
+            signals.hear(1, &seen, NOW + 500);
+            assert!(traffic(NOW + 500).wanted);
+            assert_eq!(traffic(NOW + 500).last_active_at, NOW + 500);
+        }
     }
 
     #[tokio::test(start_paused = true)]

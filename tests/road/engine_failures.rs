@@ -191,6 +191,12 @@ async fn changed_by_hand() {
     assert!(world.put_to_sleep("shop", "test").await.ok);
     engine.by_hand(&["restart", &part(&engine, "shop-test", "sandbox")]);
     assert_eq!(visit(&world.visitor(), "shop-test.localhost").await, 200, "in its sandbox's new network");
+    // It is awake, and nobody visits it: it sleeps, and nothing of it runs on in a dead network.
+    engine.by_hand(&["kill", &part(&engine, "shop-test", "sandbox")]);
+    world.until("shop", "test", "asleep").await;
+    let app = ["--filter", "name=-shop-test-", "--filter", "label=dormouse.part=app"];
+    assert_eq!(engine.by_hand(&[&["ps", "--quiet"][..], &app].concat()), "");
+    assert_eq!(visit(&world.visitor(), "shop-test.localhost").await, 200);
     // Whoever visits meanwhile may be told that it fails, but soon Live is back.
     let live: [&[&str]; 6] =
         [&["kill"], &["restart", "--time=0"], &["rm", "--force"], &["pause"], &["stop", "--time=0"], &["kill"]];

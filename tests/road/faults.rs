@@ -1,6 +1,8 @@
 //! What the engine may do to us, at moments that only a scripted one can choose.
 
+use dormouse_control::engine::Status;
 use dormouse_control::engine::fake::{Availability, Fault, Operation};
+use dormouse_control::model::{Environment, EnvironmentState};
 use dormouse_link::InstanceId;
 use tokio::time::{Duration, Instant};
 
@@ -40,6 +42,38 @@ async fn a_sleeper_whose_containers_are_pruned_wakes_all_the_same() {
     fake(&world).lose(&id);
     assert_eq!(world.get("shop-test.localhost").await.status, 200);
     assert_eq!(serving(&world).await, id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_awake_test_whose_sandbox_dies_sleeps_and_nothing_of_it_runs_on() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    let id = serving(&world).await;
+    fake(&world).lose_sandbox(&id);
+    world.until("shop", "test", "asleep").await;
+    let all = world.engine.instances().await.expect("the engine answers");
+    assert_eq!(all[0].status, Status::Broken, "its application does not live on");
+    assert_eq!(world.get("shop-test.localhost").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c21_a_live_that_failed_before_the_clock_was_set_back_comes_back_soon() {
+    let mut world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.deploy("shop", "live").await.ok);
+    world.stop().await;
+    let store = dormouse_control::open_store(world.data()).await.expect("the store opens");
+    let environments = store.environments().await.expect("the store reads");
+    let live = environments.iter().find(|found| found.name.as_str() == "live").expect("live");
+    let failed_at = dormouse_control::model::now() + 3_600_000;
+    let failed = |live: &mut Environment| {
+        live.state = EnvironmentState::Failed;
+        (live.state_since, live.retry_at, live.failures) = (failed_at, failed_at + 1000, 1);
+    };
+    store.change_environment(&live.id, failed_at, failed).await.expect("it is written");
+    store.close().await;
+    world.start().await;
+    world.until_served("shop.localhost").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

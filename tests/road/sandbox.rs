@@ -27,6 +27,26 @@ fn docker(arguments: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_an_awake_test_whose_sandbox_is_killed_sleeps_and_nothing_of_it_runs_on() {
+    let world = World::docker().await;
+    world.deployed("shop", "the version").await;
+    let id = world.engine.instances().await.expect("the engine answers").remove(0).id;
+    let label = format!("label=dormouse.instance={id}");
+    let running = |part: &str| {
+        let part = format!("label=dormouse.part={part}");
+        tokio::task::block_in_place(|| docker(&["ps", "--no-trunc", "--quiet", "--filter", &label, "--filter", &part]))
+    };
+    let app = running("app");
+    assert!(!app.is_empty());
+    let sandbox = running("sandbox");
+    tokio::task::block_in_place(|| docker(&["kill", &sandbox]));
+    world.until("shop", "test", "asleep").await;
+    assert_eq!(running("app"), "", "it is asleep");
+    world.until_served("shop-test.localhost").await;
+    assert_ne!(running("app"), app, "both were made anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_visitors_of_a_killed_sandbox_are_served_by_the_new_one_soon() {
     let world = World::docker().await;
     world.deployed("shop", "the version").await;

@@ -4,6 +4,7 @@ use dormouse_link::Generation;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::{as_of, retired_by};
 use crate::model::tests::{deployment, environment, instance};
 
 const NOW: Millis = 10_000_000;
@@ -131,6 +132,37 @@ fn a_sleeper_whose_container_is_gone_wakes_all_the_same() {
 fn after_a_crash_a_sleeper_that_runs_is_stopped() {
     let situation = served("test", EnvironmentState::Asleep, Status::Running);
     assert_eq!(steps(&situation), [Step::Stop(id(1))]);
+}
+
+#[test]
+fn a_live_application_under_a_dead_sandbox_is_stopped_once_where_nothing_should_run() {
+    let sleep = [Step::Stop(id(1)), Step::Move(Move::Sleep)];
+    let mut ready = served("test", EnvironmentState::Ready, Status::Stranded);
+    assert_eq!(steps(&ready), sleep);
+    ready.environment.state_since = NOW - 1;
+    assert_eq!(steps(&ready), sleep, "it is no fault of the application's");
+    ready.traffic.wanted = true;
+    assert_eq!(steps(&ready), wake_up(), "a start makes both anew");
+    assert_eq!(steps(&served("live", EnvironmentState::Ready, Status::Stranded)), wake_up());
+    let mut closing = served("test", EnvironmentState::Closing, Status::Stranded);
+    assert_eq!(steps(&closing), sleep);
+    closing.traffic.wanted = true;
+    assert_eq!(steps(&closing), [Step::Move(Move::Sleep)], "who waits does not wait for the stop");
+    let mut asleep = served("test", EnvironmentState::Asleep, Status::Stranded);
+    assert_eq!(steps(&asleep), [Step::Stop(id(1))]);
+    asleep.traffic.wanted = true;
+    assert_eq!(steps(&asleep), wake_up());
+    let mut failed = served("test", EnvironmentState::Failed, Status::Stranded);
+    assert_eq!(steps(&failed), sleep, "its back-off is over");
+    failed.environment.retry_at = NOW + 500;
+    assert_eq!(steps(&failed), [Step::Stop(id(1))]);
+    failed.environment.asked = Some(Asked::Sleep);
+    assert_eq!(steps(&failed), sleep);
+    for state in [EnvironmentState::Asleep, EnvironmentState::Failed] {
+        let mut dead = served("test", state, Status::Broken);
+        dead.environment.retry_at = NOW + 500;
+        assert_eq!(steps(&dead), [], "nothing of it lives: no stopping again and again");
+    }
 }
 
 #[test]
@@ -289,6 +321,82 @@ fn a_deleted_environment_goes_only_after_every_edge_forgot_it() {
     assert_eq!(steps(&situation), [Step::Remove(id(1)), Step::Forget]);
 }
 
+const HOUR: Millis = 3_600_000;
+
+/// As the reconciler sees it, an hour after or before its times were written.
+fn seen(mut situation: Situation, now: Millis) -> Situation {
+    situation.now = now;
+    situation.traffic.last_active_at = now;
+    as_of(&mut situation.environment, now);
+    for sighting in &mut situation.instances {
+        retired_by(std::slice::from_mut(&mut sighting.instance), now);
+    }
+    situation
+}
+
+/// What is written at an hour's distance is waited for as if it were written now, and no longer, while the clock goes on.
+fn is_due(written: &dyn Fn(Millis) -> Situation, limit: Duration, then: &[Step]) {
+    let forward = seen(written(NOW - HOUR), NOW);
+    assert_eq!(steps(&forward), then, "the clock was set forward");
+    let mut back = seen(written(NOW + HOUR), NOW);
+    let waits = plan(&back);
+    assert!(waits.steps.is_empty() && waits.again_at.is_some_and(|at| at <= NOW + millis(limit)), "{waits:?}");
+    for part in 1..=4 {
+        assert!(steps(&back).is_empty(), "it is too early");
+        back = seen(back, NOW + millis(limit) * part / 4);
+    }
+    assert_eq!(steps(&back), then, "the clock was set back");
+}
+
+#[test]
+fn c21_no_limit_is_stretched_by_a_clock_that_was_set_back_or_forward() {
+    let failed = |at| {
+        let mut situation = served("live", EnvironmentState::Failed, Status::Stopped { code: Some(1) });
+        situation.environment.failures = 1;
+        situation.environment.state_since = at;
+        situation.environment.retry_at = at + 1000;
+        situation
+    };
+    is_due(&failed, Duration::from_millis(1200), &wake_up());
+    let closing = |at| {
+        let mut situation = served("test", EnvironmentState::Closing, Status::Running);
+        situation.environment.state_since = at;
+        situation
+    };
+    is_due(&closing, CLOSING_LIMIT, &[Step::Move(Move::Reopen)]);
+    let steady = |at| {
+        let mut situation = served("live", EnvironmentState::Ready, Status::Running);
+        situation.environment.failures = 2;
+        situation.environment.state_since = at;
+        situation
+    };
+    is_due(&steady, STEADY, &[Step::Forgive]);
+    let deleted = |at| {
+        let mut situation = served("test", EnvironmentState::Deleting, Status::Running);
+        situation.environment.state_since = at;
+        situation.traffic.acked = false;
+        situation
+    };
+    is_due(&deleted, DRAIN_LIMIT, &[Step::Remove(id(1)), Step::Forget]);
+    let replaced = |at| {
+        let mut situation = served("live", EnvironmentState::Ready, Status::Running);
+        let mut retired = sighting(&deployment(&situation.environment, 2), Status::Running);
+        retired.instance.retired = Some((Generation(5), at));
+        situation.instances.push(retired);
+        situation
+    };
+    is_due(&replaced, DRAIN_LIMIT, &[Step::Remove(id(2))]);
+}
+
+#[test]
+fn c21_what_became_ready_before_the_clock_was_set_back_is_steady_in_time() {
+    let mut situation = served("live", EnvironmentState::Ready, Status::Stopped { code: Some(3) });
+    situation.environment.state_since = NOW + HOUR;
+    let situation = seen(situation, NOW);
+    assert!(matches!(steps(&situation)[..], [Step::Move(Move::Fail(_))]), "as if it had become ready now");
+    assert_eq!(steps(&seen(situation, NOW + millis(STEADY))), wake_up());
+}
+
 /// Does a step in a toy world in which containers either answer or exit.
 fn toy(situation: &mut Situation, step: Step, answers: bool) {
     let now = situation.now;
@@ -312,7 +420,8 @@ fn toy(situation: &mut Situation, step: Step, answers: bool) {
             let sighting = &mut situation.instances[index];
             sighting.launched = false;
             sighting.probe = Probe::Never;
-            sighting.status = Some(Status::Stopped { code: Some(0) });
+            let dead = [Some(Status::Stranded), Some(Status::Broken)].contains(&sighting.status);
+            sighting.status = Some(if dead { Status::Broken } else { Status::Stopped { code: Some(0) } });
         }
         Step::Remove(id) => situation.instances.retain(|sighting| sighting.instance.id != id),
         Step::Move(to) => {
@@ -374,6 +483,7 @@ fn any_status() -> impl Strategy<Value = Option<Status>> {
         Just(Some(Status::Stopped { code: None })),
         Just(Some(Status::Stopped { code: Some(1) })),
         Just(Some(Status::OutOfMemory)),
+        Just(Some(Status::Stranded)),
         Just(Some(Status::Broken)),
     ]
 }
@@ -435,10 +545,11 @@ proptest! {
         prop_assert_eq!(situation.instances.len(), 1, "only what serves is kept");
         let serving = situation.serving().expect("an environment that served still has its instance");
         let running = serving.status == Some(Status::Running);
+        let lives = serving.status.as_ref().is_some_and(Status::lives);
         match situation.environment.state {
             EnvironmentState::Ready => prop_assert!(running),
-            EnvironmentState::Asleep => prop_assert!(!running && !situation.traffic.wanted),
-            EnvironmentState::Failed => prop_assert!(!running && !answers || situation.now < situation.environment.retry_at || !wanted),
+            EnvironmentState::Asleep => prop_assert!(!lives && !situation.traffic.wanted),
+            EnvironmentState::Failed => prop_assert!(!lives && !answers || situation.now < situation.environment.retry_at || !wanted),
             other => prop_assert!(false, "{other:?} is no state to rest in"),
         }
     }

@@ -8,6 +8,12 @@ use crate::engine::Image;
 use crate::git::Commit;
 use crate::model::{Build, BuildState, Millis, new_id};
 
+/// The builds that somebody needs and that are not done, newest first.
+const NEEDED: &str = "SELECT * FROM build WHERE state IN ('queued', 'running') AND EXISTS (SELECT 1 FROM deployment \
+    JOIN environment ON environment.id = deployment.environment_id WHERE deployment.build_id = build.id \
+    AND environment.state <> 'deleting' AND (environment.serving_id = deployment.id \
+    OR deployment.state IN ('queued', 'building', 'starting'))) ORDER BY created_at DESC, id";
+
 impl Store {
     /// One build.
     pub async fn build(&self, id: &str) -> Result<Option<Build>, StoreError> {
@@ -18,14 +24,7 @@ impl Store {
     /// The builds that somebody needs and that are not done, newest first: of deployments that have not ended, and of those
     /// that serve but whose image was lost.
     pub async fn needed_builds(&self) -> Result<Vec<Build>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM build WHERE state IN ('queued', 'running') AND EXISTS (SELECT 1 FROM deployment \
-             JOIN environment ON environment.id = deployment.environment_id WHERE deployment.build_id = build.id \
-             AND environment.state <> 'deleting' AND (environment.serving_id = deployment.id \
-             OR deployment.state IN ('queued', 'building', 'starting'))) ORDER BY created_at DESC, id",
-        )
-        .fetch_all(&self.read)
-        .await?;
+        let rows = sqlx::query(NEEDED).fetch_all(&self.read).await?;
         rows.iter().map(build).collect()
     }
 
@@ -48,10 +47,7 @@ impl Store {
     /// A build that was begun goes back into the queue.
     pub async fn requeue_build(&self, id: &str) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
-        sqlx::query("UPDATE build SET state = 'queued', started_at = NULL WHERE id = $1 AND state = 'running'")
-            .bind(id)
-            .execute(&mut *write.tx)
-            .await?;
+        write.requeue_build(id).await?;
         write.commit().await
     }
 
@@ -74,26 +70,27 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
+    /// A build was stopped because nobody needed it. If somebody came to need it until this write, it goes back into the
+    /// queue; says whether that is so.
+    pub async fn end_unneeded_build(&self, id: &str, reason: &str, now: Millis) -> Result<bool, StoreError> {
+        let mut write = self.begin().await?;
+        let needed = sqlx::query(NEEDED).fetch_all(&mut *write.tx).await?;
+        for row in &needed {
+            if row.try_get::<&str, _>("id")? == id {
+                write.requeue_build(id).await?;
+                write.commit().await?;
+                return Ok(true);
+            }
+        }
+        write.end_build(id, Err(reason), now).await?;
+        write.commit().await?;
+        Ok(false)
+    }
+
     /// How a build ended: with an image, or with a reason.
     pub async fn end_build(&self, id: &str, outcome: Result<&Image, &str>, now: Millis) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
-        let (state, reason) = match outcome {
-            Ok(_) => ("succeeded", None),
-            Err(reason) => ("failed", Some(reason)),
-        };
-        let image = outcome.ok();
-        sqlx::query(
-            "UPDATE build SET state = $2, reason = $3, image_id = $4, exposed = $5, image_port = $6, ended_at = $7 WHERE id = $1",
-        )
-        .bind(id)
-        .bind(state)
-        .bind(reason)
-        .bind(image.map(|image| &image.id))
-        .bind(to_json(&image.map(|image| image.exposed.clone()).unwrap_or_default()))
-        .bind(image.and_then(|image| image.port.clone()))
-        .bind(now)
-        .execute(&mut *write.tx)
-        .await?;
+        write.end_build(id, outcome, now).await?;
         write.commit().await
     }
 
@@ -124,6 +121,35 @@ impl Store {
 }
 
 impl Write<'_> {
+    async fn requeue_build(&mut self, id: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE build SET state = 'queued', started_at = NULL WHERE id = $1 AND state = 'running'")
+            .bind(id)
+            .execute(&mut *self.tx)
+            .await?;
+        Ok(())
+    }
+
+    async fn end_build(&mut self, id: &str, outcome: Result<&Image, &str>, now: Millis) -> Result<(), StoreError> {
+        let (state, reason) = match outcome {
+            Ok(_) => ("succeeded", None),
+            Err(reason) => ("failed", Some(reason)),
+        };
+        let image = outcome.ok();
+        sqlx::query(
+            "UPDATE build SET state = $2, reason = $3, image_id = $4, exposed = $5, image_port = $6, ended_at = $7 WHERE id = $1",
+        )
+        .bind(id)
+        .bind(state)
+        .bind(reason)
+        .bind(image.map(|image| &image.id))
+        .bind(to_json(&image.map(|image| image.exposed.clone()).unwrap_or_default()))
+        .bind(image.and_then(|image| image.port.clone()))
+        .bind(now)
+        .execute(&mut *self.tx)
+        .await?;
+        Ok(())
+    }
+
     /// The build of a commit: one that succeeded, waits or runs, else a new one.
     pub(super) async fn build_for(&mut self, app_id: &str, commit: &Commit, now: Millis) -> Result<String, StoreError> {
         let row = sqlx::query(

@@ -66,6 +66,17 @@ impl Store {
         rows.iter().map(|row| Ok(InstanceId::new(row.try_get::<String, _>(0)?))).collect()
     }
 
+    /// No instance of an environment was retired later than now.
+    pub async fn retired_by(&self, id: &EnvironmentId, now: Millis) -> Result<(), StoreError> {
+        let mut write = self.begin().await?;
+        sqlx::query("UPDATE instance SET retired_at = $2 WHERE environment_id = $1 AND retired_at > $2")
+            .bind(id.as_str())
+            .bind(now)
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
     /// An instance is gone from its engine; its address rests.
     pub async fn remove_instance(&self, instance: &Instance, now: Millis) -> Result<(), StoreError> {
         let mut write = self.begin().await?;

@@ -159,7 +159,7 @@ async fn an_application_in_the_network_of_another_sandbox_is_made_anew() {
     bed.outsider.lose_sandbox(&instance);
     let neighbour = bed.instance(2, "dormouse/app:1");
     bed.engine.start(neighbour).await.unwrap();
-    bed.becomes(&instance, Some(Status::Broken)).await;
+    bed.becomes(&instance, Some(Status::Stranded)).await;
     bed.engine.start(instance.clone()).await.unwrap();
     answer(&instance, PORT).await;
 }

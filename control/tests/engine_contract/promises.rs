@@ -158,7 +158,12 @@ pub(crate) async fn an_application_paused_by_hand_is_resumed(bed: Bed) {
 pub(crate) async fn a_sandbox_lost_behind_our_back_is_made_anew(bed: Bed) {
     let instance = bed.running().await;
     bed.outsider.lose_sandbox(&instance);
+    bed.becomes(&instance, Some(Status::Stranded)).await;
+    bed.engine.stop(&instance.id, GRACE).await.unwrap();
     bed.becomes(&instance, Some(Status::Broken)).await;
+    assert_eq!(bed.engine.start(instance.clone()).await.unwrap(), Started::Container);
+    bed.outsider.lose_sandbox(&instance);
+    bed.becomes(&instance, Some(Status::Stranded)).await;
     assert_eq!(bed.engine.start(instance.clone()).await.unwrap(), Started::Container);
     assert_eq!(bed.status(&instance).await, Some(Status::Running));
     answer(&instance, PORT).await;

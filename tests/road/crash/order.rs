@@ -138,10 +138,11 @@ async fn environment_disorder(
     }
     let status = engine.iter().find(|found| instances.iter().any(|instance| instance.id == found.id));
     let runs = status.is_some_and(|found| found.status == Status::Running);
+    let lives = status.is_some_and(|found| found.status.lives());
     match environment.state {
         EnvironmentState::Empty if expected.is_empty() => Ok(None),
         EnvironmentState::Ready if runs => Ok(None),
-        EnvironmentState::Asleep if !runs && environment.name.as_str() != LIVE => Ok(None),
+        EnvironmentState::Asleep if !lives && environment.name.as_str() != LIVE => Ok(None),
         state => wrong(format!("it is {state:?}, and its instance is {status:?}")),
     }
 }

@@ -103,7 +103,7 @@ impl Parts {
     }
 
     pub(super) fn status(&self) -> Status {
-        let Some((sandbox, _)) = self.sandbox() else { return Status::Broken };
+        let Some((sandbox, _)) = self.sandbox() else { return self.apart() };
         match self.apps.as_slice() {
             [] => Status::Stopped { code: None },
             [app] if app.is_in(sandbox) => match app.life {
@@ -113,8 +113,14 @@ impl Parts {
                 Life::Exited(code) => Status::Stopped { code },
                 Life::Gone => Status::Broken,
             },
-            _ => Status::Broken,
+            _ => self.apart(),
         }
+    }
+
+    /// How parts are that do not belong together.
+    fn apart(&self) -> Status {
+        let lives = |app: &Part| matches!(app.life, Life::Running | Life::Paused);
+        if self.apps.iter().any(lives) { Status::Stranded } else { Status::Broken }
     }
 }
 
@@ -210,19 +216,30 @@ mod tests {
     fn without_a_living_sandbox_all_is_made_anew() {
         for life in [Life::Created, Life::Paused, Life::Exited(Some(0)), Life::Gone] {
             let pair = parts(&[sandbox(life)], &[app(Life::Running, "s")]);
-            assert_eq!(pair.status(), Status::Broken);
+            assert_eq!(pair.status(), Status::Stranded);
             assert_eq!(pair.need(ADDRESS), Need::Both { remove: vec!["a".to_owned(), "s".to_owned()] });
         }
         let lone = parts(&[], &[app(Life::Running, "s")]);
-        assert_eq!((lone.status(), lone.need(ADDRESS)), (Status::Broken, Need::Both { remove: vec!["a".to_owned()] }));
+        let remove = vec!["a".to_owned()];
+        assert_eq!((lone.status(), lone.need(ADDRESS)), (Status::Stranded, Need::Both { remove }));
         let cut_off = parts(&[Part { address: None, ..sandbox(Life::Running) }], &[app(Life::Running, "s")]);
-        assert_eq!(cut_off.status(), Status::Broken);
+        assert_eq!(cut_off.status(), Status::Stranded);
+    }
+
+    #[test]
+    fn without_a_living_sandbox_an_application_that_has_ended_is_told_from_one_that_lives() {
+        let with = |life| parts(&[sandbox(Life::Exited(Some(137)))], &[app(life, "s")]).status();
+        assert_eq!([Life::Running, Life::Paused].map(with), [Status::Stranded, Status::Stranded]);
+        for life in [Life::Created, Life::Exited(Some(0)), Life::Gone] {
+            assert_eq!(with(life), Status::Broken);
+        }
+        assert_eq!(parts(&[], &[]).status(), Status::Broken);
     }
 
     #[test]
     fn an_application_joined_to_another_sandbox_is_made_anew() {
         let pair = parts(&[sandbox(Life::Running)], &[app(Life::Running, "old")]);
-        assert_eq!(pair.status(), Status::Broken);
+        assert_eq!(pair.status(), Status::Stranded);
         assert_eq!(pair.need(ADDRESS), Need::App { remove: vec!["a".to_owned()], sandbox: "s".to_owned() });
     }
 
@@ -230,7 +247,7 @@ mod tests {
     fn an_application_in_the_network_its_sandbox_had_before_is_made_anew() {
         let restarted = Part { endpoint: Some("another".to_owned()), ..sandbox(Life::Running) };
         let pair = parts(std::slice::from_ref(&restarted), &[app(Life::Running, "s")]);
-        assert_eq!(pair.status(), Status::Broken);
+        assert_eq!(pair.status(), Status::Stranded);
         assert_eq!(pair.need(ADDRESS), Need::App { remove: vec!["a".to_owned()], sandbox: "s".to_owned() });
         let unknown = parts(&[restarted], &[Part { endpoint: None, ..app(Life::Running, "s") }]);
         assert_eq!(unknown.status(), Status::Running, "one of an older Dormouse is believed");

@@ -142,6 +142,7 @@ impl State {
 impl Held {
     fn status(&self) -> Status {
         match (&self.sandbox, &self.app) {
+            (None, App::Running { .. }) => Status::Stranded,
             (None, _) => Status::Broken,
             (_, App::Never) => Status::Stopped { code: None },
             (_, App::Running { paused: true, .. }) => Status::Paused,
