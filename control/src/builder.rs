@@ -36,15 +36,15 @@ const LOG_QUEUE: usize = 256;
 /// What is needed is looked at this often, poke or not.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// How long a build whose engine went away waits before it is begun again.
-const ENGINE_PAUSE: Duration = Duration::from_secs(3);
+/// How long a build waits before it is begun again where its engine went away, or the store could not be read.
+const LATER: Duration = Duration::from_secs(3);
 
 /// Why there is no image.
 enum NoImage {
     /// In words for its developer.
     Failed(String),
-    /// The engine is away: nobody's fault, and to be tried again.
-    EngineAway,
+    /// It is nobody's fault, and to be tried again. In words for the log.
+    Later(&'static str),
 }
 
 /// Starts the loop.
@@ -140,10 +140,10 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
             world.journal.say_last(log, &format!("The build failed: {reason}"));
             world.store.end_build(&build.id, Err(&reason), now()).await
         }
-        Err(NoImage::EngineAway) => {
-            world.journal.say(log, "The container engine is away; the build waits for it.");
+        Err(NoImage::Later(why)) => {
+            world.journal.say(log, why);
             tokio::select! {
-                () = tokio::time::sleep(ENGINE_PAUSE) => {}
+                () = tokio::time::sleep(LATER) => {}
                 () = stop.cancelled() => {}
             }
             world.store.requeue_build(&build.id).await
@@ -152,7 +152,7 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
 }
 
 async fn image(world: &Arc<World>, build: &Build) -> Result<Image, NoImage> {
-    let app = app_name(world, build).await.map_err(NoImage::Failed)?;
+    let app = app_name(world, build).await?;
     let repository = Repository::at(world.repository(&build.app_id));
     let context = context::context(&repository, &build.commit).await.map_err(|error| {
         NoImage::Failed(match error {
@@ -184,16 +184,21 @@ async fn image(world: &Arc<World>, build: &Build) -> Result<Image, NoImage> {
         }
     }
     result.map_err(|error| match error {
-        BuildError::Engine(EngineError::Unavailable { .. }) => NoImage::EngineAway,
+        BuildError::Engine(EngineError::Unavailable { .. }) => {
+            NoImage::Later("The container engine is away; the build waits for it.")
+        }
         BuildError::Engine(error) => NoImage::Failed(chain(&error)),
         error => NoImage::Failed(error.to_string()),
     })
 }
 
-async fn app_name(world: &World, build: &Build) -> Result<Label, String> {
-    let apps: Vec<App> = world.store.apps().await.map_err(|error| chain(&error))?;
+async fn app_name(world: &World, build: &Build) -> Result<Label, NoImage> {
+    let apps: Vec<App> = world.store.apps().await.map_err(|error| {
+        tracing::error!(build.id = build.id, error = chain(&error), "the application of a build could not be read");
+        NoImage::Later("The store could not be read; the build waits for it.")
+    })?;
     let app = apps.into_iter().find(|app| app.id == build.app_id);
-    app.map(|app| app.name).ok_or_else(|| "the application was deleted".to_owned())
+    app.map(|app| app.name).ok_or_else(|| NoImage::Failed("the application was deleted".to_owned()))
 }
 
 fn labels(app: &Label, commit: &Commit, build: &str) -> std::collections::BTreeMap<String, String> {
@@ -205,4 +210,30 @@ fn labels(app: &Label, commit: &Commit, build: &str) -> std::collections::BTreeM
 fn short(id: &str) -> &str {
     let id = id.strip_prefix("sha256:").unwrap_or(id);
     &id[..id.floor_char_boundary(12)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing;
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_read_fails_no_build_for_good() {
+        let (world, _data) = testing::world().await;
+        let build = Build {
+            id: "b1".to_owned(),
+            app_id: "a1".to_owned(),
+            commit: "a".repeat(40).parse().unwrap(),
+            state: BuildState::Running,
+            image_id: None,
+            exposed: Vec::new(),
+            image_port: None,
+            reason: None,
+            created_at: now(),
+        };
+        let built = image(&world, &build).await;
+        assert!(matches!(&built, Err(NoImage::Failed(why)) if why == "the application was deleted"));
+        world.store.close().await;
+        assert!(matches!(image(&world, &build).await, Err(NoImage::Later(_))));
+    }
 }
