@@ -70,7 +70,7 @@ pub(crate) enum AppsError {
     #[error("{0} is being deleted")]
     Deleting(Label),
     /// The repository's.
-    #[error("make the repository")]
+    #[error("use the repository")]
     Git(#[from] RepositoryError),
     /// The local authority's.
     #[error("certify the host")]
@@ -188,7 +188,7 @@ pub(crate) async fn find_environment(
 pub(crate) async fn deploy(world: &Arc<World>, app: &str, environment: &str) -> Result<Deployment, AppsError> {
     let (app, environment) = find_environment(world, app, environment).await?;
     let runs = if environment.name.as_str() == TEST {
-        let head = refs::head(world, &app).await.ok_or_else(|| {
+        let head = refs::head(world, &app).await?.ok_or_else(|| {
             let (name, branch) = (&app.name, &app.branch);
             AppsError::NothingToDeploy(format!("nothing was pushed to the branch {branch} of {name} yet"))
         })?;

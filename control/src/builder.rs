@@ -36,8 +36,8 @@ const LOG_QUEUE: usize = 256;
 /// What is needed is looked at this often, poke or not.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// How long a build whose engine went away waits before it is begun again.
-const ENGINE_PAUSE: Duration = Duration::from_secs(3);
+/// How long a build waits before it is begun again where its engine went away, or the store could not be read.
+const LATER: Duration = Duration::from_secs(3);
 
 /// Why a build ends that was stopped.
 const UNNEEDED: &str = "nobody needs this build any more";
@@ -48,8 +48,8 @@ enum NoImage {
     Failed(String),
     /// Nobody needs it any more.
     Unneeded,
-    /// The engine is away: nobody's fault, and to be tried again.
-    EngineAway,
+    /// It is nobody's fault, and to be tried again. In words for the log.
+    Later(&'static str),
 }
 
 /// Starts the loop.
@@ -154,10 +154,10 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
             }
             Ok(())
         }
-        Err(NoImage::EngineAway) => {
-            world.journal.say(log, "The container engine is away; the build waits for it.");
+        Err(NoImage::Later(why)) => {
+            world.journal.say(log, why);
             tokio::select! {
-                () = tokio::time::sleep(ENGINE_PAUSE) => {}
+                () = tokio::time::sleep(LATER) => {}
                 () = stop.cancelled() => {}
             }
             world.store.requeue_build(&build.id).await
@@ -166,7 +166,7 @@ async fn build_one(world: &Arc<World>, build: &Build, needed: &CancellationToken
 }
 
 async fn image(world: &Arc<World>, build: &Build) -> Result<Image, NoImage> {
-    let app = app_name(world, build).await.map_err(NoImage::Failed)?;
+    let app = app_name(world, build).await?;
     let repository = Repository::at(world.repository(&build.app_id));
     let context = context::context(&repository, &build.commit).await.map_err(|error| {
         NoImage::Failed(match error {
@@ -198,16 +198,21 @@ async fn image(world: &Arc<World>, build: &Build) -> Result<Image, NoImage> {
         }
     }
     result.map_err(|error| match error {
-        BuildError::Engine(EngineError::Unavailable { .. }) => NoImage::EngineAway,
+        BuildError::Engine(EngineError::Unavailable { .. }) => {
+            NoImage::Later("The container engine is away; the build waits for it.")
+        }
         BuildError::Engine(error) => NoImage::Failed(chain(&error)),
         error => NoImage::Failed(error.to_string()),
     })
 }
 
-async fn app_name(world: &World, build: &Build) -> Result<Label, String> {
-    let apps: Vec<App> = world.store.apps().await.map_err(|error| chain(&error))?;
+async fn app_name(world: &World, build: &Build) -> Result<Label, NoImage> {
+    let apps: Vec<App> = world.store.apps().await.map_err(|error| {
+        tracing::error!(build.id = build.id, error = chain(&error), "the application of a build could not be read");
+        NoImage::Later("The store could not be read; the build waits for it.")
+    })?;
     let app = apps.into_iter().find(|app| app.id == build.app_id);
-    app.map(|app| app.name).ok_or_else(|| "the application was deleted".to_owned())
+    app.map(|app| app.name).ok_or_else(|| NoImage::Failed("the application was deleted".to_owned()))
 }
 
 fn labels(app: &Label, commit: &Commit, build: &str) -> std::collections::BTreeMap<String, String> {

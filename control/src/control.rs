@@ -212,3 +212,25 @@ impl std::fmt::Debug for Control {
 pub fn words(error: &dyn std::error::Error) -> String {
     chain(error)
 }
+
+/// A control plane for the tests of its parts: on the scripted engine, in a folder of its own. No branch is looked at by itself.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::engine::fake::Fake;
+
+    pub(crate) async fn world() -> (Arc<World>, tempfile::TempDir) {
+        let data = tempfile::tempdir().expect("a folder");
+        let config = Config {
+            data: data.path().to_owned(),
+            zone: "localhost".parse().expect("a host"),
+            token: "secret".to_owned(),
+            pushes: git::Limits::default(),
+            build_deadline: crate::BUILD_DEADLINE,
+            crash: Crash::default(),
+        };
+        let store = open_store(data.path()).await.expect("a store");
+        let control = Control::start(config, store, Arc::new(Fake::new())).await.expect("it starts");
+        (control.world, data)
+    }
+}

@@ -45,6 +45,11 @@ pub use self::repository::{RefUpdate, Refs, Repository, RepositoryError};
 use self::request::{Action, Asked, Service, Version};
 use crate::task::Tasks;
 
+/// An application could not be looked up.
+#[derive(Debug, thiserror::Error)]
+#[error("look up the application")]
+pub struct LookupError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
 /// What git pushes need of the control plane.
 #[async_trait]
 pub trait Pushes: Send + Sync + 'static {
@@ -52,7 +57,7 @@ pub trait Pushes: Send + Sync + 'static {
     fn authorised(&self, token: &str) -> bool;
 
     /// The repository of an application, or `None` where there is no such application.
-    async fn repository(&self, app: &Label) -> Option<Repository>;
+    async fn repository(&self, app: &Label) -> Result<Option<Repository>, LookupError>;
 
     /// Called after a push changed refs: looks at them, and returns the lines to show until what this push caused has ended;
     /// the last line says the outcome. Two pushes at the same time may each be told of the other's refs too. The reader may
@@ -89,7 +94,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     if !shared.pushes.authorised(&token) {
         return Err(Refusal::WrongToken);
     }
-    let repository = shared.pushes.repository(&asked.app).await.ok_or(Refusal::NoApp(asked.app.clone()))?;
+    let repository = shared.pushes.repository(&asked.app).await.map_err(|error| Refusal::lookup(&error))?;
+    let repository = repository.ok_or_else(|| Refusal::NoApp(asked.app.clone()))?;
     let permit = shared.permit().await?;
     match asked.action {
         Action::Advertise => {

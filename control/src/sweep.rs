@@ -81,7 +81,7 @@ async fn sweep_instances(world: &World) -> Result<(), SweepError> {
     let known = world.store.instance_ids().await?;
     for observed in observed.iter().filter(|observed| !known.contains(&observed.id)) {
         tracing::info!(instance.id = %observed.id, "removing an instance that no row owns");
-        world.engine.remove(&observed.id).await?;
+        or_next_time(world.engine.remove(&observed.id).await, "an instance");
     }
     Ok(())
 }
@@ -96,7 +96,7 @@ async fn sweep_builds(world: &World) -> Result<(), SweepError> {
     let running = world.store.running_builds().await?;
     for leftover in leftovers.iter().filter(|leftover| !running.contains(&leftover.build)) {
         tracing::info!(image.id = leftover.image, build.id = leftover.build, "removing what a build left behind");
-        world.engine.remove_leftover(leftover).await?;
+        or_next_time(world.engine.remove_leftover(leftover).await, "what a build left behind");
     }
     Ok(())
 }
@@ -105,10 +105,17 @@ async fn sweep_apps(world: &World) -> Result<(), SweepError> {
     for app in world.store.apps().await? {
         let builds_run = world.store.builds_run(&app.id).await?;
         if !builds_run && world.store.environments_of(&app.id).await?.is_empty() {
-            remove_app(world, &app).await?;
+            or_next_time(remove_app(world, &app).await, "a deleted application");
         }
     }
     Ok(())
+}
+
+/// One thing that cannot be removed keeps none of the others.
+fn or_next_time(removed: Result<(), impl std::error::Error + 'static>, what: &str) {
+    if let Err(error) = removed {
+        tracing::warn!(error = chain(&error), what, "something that nobody owns was not removed yet");
+    }
 }
 
 /// What is left of an application without environments. Its row goes last, so that all of it can be tried again.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use world::{DEADLINE, TOKEN, Tree, World, until, words};
+use world::{DEADLINE, TOKEN, Tree, UNKNOWABLE, World, until, words};
 
 const AUTHORISED: &str = "Authorization: Bearer a-good-token\r\n";
 
@@ -138,6 +138,15 @@ async fn an_unknown_application_is_said_with_what_to_do() {
     let refused = tree.fails(&["push", &world.url("hullo"), "develop"]).await;
     assert!(refused.contains("remote: there is no application hullo"), "{refused}");
     assert!(refused.contains("dormouse app create hullo"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_application_that_cannot_be_looked_up_is_not_said_to_be_missing() {
+    let world = World::new().await;
+    let tree = world.tree("work").await;
+    let refused = tree.fails(&["push", &world.url(UNKNOWABLE), "develop"]).await;
+    assert!(refused.contains("could not be read") && refused.contains("500"), "{refused}");
+    assert!(!refused.contains("no application"), "{refused}");
 }
 
 #[tokio::test]

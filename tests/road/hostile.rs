@@ -112,9 +112,14 @@ async fn c02_names_that_begin_with_a_dash_are_names() {
     commit(work.path()).await;
     let pushed = push(&world, work.path()).await;
     assert!(pushed.ok && pushed.said.contains("succeeded"), "{}", pushed.said);
-    // A branch cannot be called so with git's own commands, but asked for.
+    let deployed = world.environment("shop", "test").await["latest"].clone();
+    // A branch cannot be called so with git's own commands, but pushed: it is one like others, and nothing else.
     let asked = git(work.path(), &["push", &world.remote("shop"), "develop:refs/heads/-x"]).await;
-    assert!(!asked.said.contains("succeeded"), "{}", asked.said);
+    assert!(asked.ok && asked.said.contains("refs/heads/-x is stored; only develop is deployed"), "{}", asked.said);
+    let (head, remote) = (raw(work.path(), &["rev-parse", "HEAD"], "").await, world.remote("shop"));
+    let stored = raw(work.path(), &["ls-remote", &remote, "refs/heads/-x"], "").await;
+    assert_eq!(stored, format!("{head}\trefs/heads/-x"));
+    assert_eq!(world.environment("shop", "test").await["latest"], deployed, "nothing is deployed for it");
     unharmed(&world).await;
 }
 

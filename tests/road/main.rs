@@ -26,6 +26,7 @@ mod refusals;
 mod restart;
 mod sandbox;
 mod source;
+mod sweep;
 mod wake;
 mod world;
 

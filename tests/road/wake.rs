@@ -36,6 +36,20 @@ async fn starts(world: &World) -> usize {
     }
 }
 
+/// How many POST requests came to the application, by what it wrote or by the engine's own count. What the application dropped
+/// when it was told to stop came, too.
+async fn posts(world: &World) -> usize {
+    if let Some(fake) = &world.fake {
+        return usize::try_from(fake.posts()).expect("a small number");
+    }
+    let dropped = |line: &str| {
+        let count = line.strip_suffix(" requests dropped")?.rsplit(' ').next()?;
+        count.parse::<usize>().ok()
+    };
+    let lines = world.logs("shop", "test").await;
+    lines.iter().map(|line| if line.contains(" POST /slow ") { 1 } else { dropped(line).unwrap_or(0) }).sum()
+}
+
 async fn p80_a_hundred_requests_to_a_sleeper_start_it_once_and_are_all_answered(world: World) {
     world.create("shop").await;
     world.pushed("shop", &Source::says("awake again").boots(100)).await;
@@ -146,6 +160,7 @@ async fn p84_no_request_is_lost_to_a_sleep_that_begins_as_it_comes(world: World)
         assert_eq!(answer.status, 200, "round {round}: {}", answer.body);
         slept += u32::from(ok);
     }
+    assert_eq!(posts(&world).await, rounds as usize, "each came to the application once, and none twice");
     assert!(slept > 0, "it slept now and then");
     assert!(starts(&world).await > before, "and was woken");
 }

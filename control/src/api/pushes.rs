@@ -11,7 +11,7 @@ use crate::apps;
 use crate::crash::Point;
 use crate::error::chain;
 use crate::follow::Progress;
-use crate::git::{Pushes, RefUpdate, Repository};
+use crate::git::{LookupError, Pushes, RefUpdate, Repository};
 use crate::model::{App, DeploymentState, EnvironmentState};
 use crate::refs;
 use crate::store::StoreError;
@@ -32,20 +32,14 @@ impl Pushes for Gate {
         self.token.matches(token)
     }
 
-    async fn repository(&self, app: &Label) -> Option<Repository> {
+    async fn repository(&self, app: &Label) -> Result<Option<Repository>, LookupError> {
         let found = async {
             let Some(app) = self.world.store.app(app).await? else { return Ok(None) };
             let environments = self.world.store.environments_of(&app.id).await?;
             let lives = environments.iter().any(|found| found.state != EnvironmentState::Deleting);
             Ok::<_, StoreError>(lives.then(|| Repository::at(self.world.repository(&app.id))))
         };
-        match found.await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::error!(error = chain(&error), "an application could not be read for a push");
-                None
-            }
-        }
+        found.await.map_err(|error| LookupError(error.into()))
     }
 
     async fn pushed(&self, app: &Label, updated: Vec<RefUpdate>) -> mpsc::Receiver<String> {
@@ -94,4 +88,23 @@ async fn follow(
         let _gone = to.send(advice).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing;
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_read_is_no_missing_application() {
+        let (world, _data) = testing::world().await;
+        let gate = Gate { world: world.clone(), token: Token::new("secret") };
+        let name = "shop".parse().unwrap();
+        assert_eq!(gate.repository(&name).await.unwrap(), None);
+        apps::create(&world, name.clone()).await.unwrap();
+        assert!(gate.repository(&name).await.unwrap().is_some());
+        world.store.close().await;
+        let found = gate.repository(&name).await;
+        assert!(found.is_err(), "{found:?}");
+    }
 }

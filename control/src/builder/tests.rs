@@ -7,6 +7,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::*;
 use crate::authority::Authority;
+use crate::control::testing;
 use crate::crash::Crash;
 use crate::engine::fake::Fake;
 use crate::inventory::Inventory;
@@ -95,4 +96,24 @@ async fn a_build_that_is_stopped_as_unneeded_is_begun_again_for_who_needs_it_by_
     let ended = ends_unneeded().await;
     assert_eq!(ended.state, BuildState::Failed);
     assert!(ended.reason.is_some_and(|reason| reason.contains("nobody needs")));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_fails_no_build_for_good() {
+    let (world, _data) = testing::world().await;
+    let build = Build {
+        id: "b1".to_owned(),
+        app_id: "a1".to_owned(),
+        commit: "a".repeat(40).parse().unwrap(),
+        state: BuildState::Running,
+        image_id: None,
+        exposed: Vec::new(),
+        image_port: None,
+        reason: None,
+        created_at: now(),
+    };
+    let built = image(&world, &build).await;
+    assert!(matches!(&built, Err(NoImage::Failed(why)) if why == "the application was deleted"));
+    world.store.close().await;
+    assert!(matches!(image(&world, &build).await, Err(NoImage::Later(_))));
 }

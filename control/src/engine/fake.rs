@@ -11,7 +11,7 @@ mod state;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +84,7 @@ struct Inner {
     happened: watch::Sender<u64>,
     /// Rises with what the engine reports.
     reported: watch::Sender<u64>,
+    posts: Arc<AtomicU64>,
     _end: DropGuard,
 }
 
@@ -109,6 +110,7 @@ impl Fake {
             changing: tokio::sync::Mutex::default(),
             happened: watch::Sender::new(0),
             reported: watch::Sender::new(0),
+            posts: Arc::default(),
             _end: end.drop_guard(),
         }))
     }
@@ -181,6 +183,11 @@ impl Fake {
     /// How often the instance's application was started.
     pub fn starts_of(&self, instance: &InstanceId) -> u64 {
         self.0.state().starts.get(instance).copied().unwrap_or(0)
+    }
+
+    /// How many POST requests came to applications since the beginning.
+    pub fn posts(&self) -> u64 {
+        self.0.posts.load(Ordering::Relaxed)
     }
 
     /// How often an operation was asked for since the beginning.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::Repository;
+use super::limits::REF_MAX_BYTES;
 
 /// Git holds the lock of a ref for moments; one of this age is nobody's.
 const LOCK_AGE: Duration = Duration::from_secs(60);
@@ -16,8 +17,8 @@ const LOCK_AGE: Duration = Duration::from_secs(60);
 /// Objects that come in are set aside until their push ends, which is within an hour.
 const INCOMING_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Refs lie this many folders deep at most, so far as they are looked at.
-const DEPTH: usize = 16;
+/// Refs lie this many folders deep at most: each folder of a name takes a letter and a slash.
+const DEPTH: usize = REF_MAX_BYTES / 2;
 
 impl Repository {
     /// Removes what no git holds any more at the time `now`.
@@ -36,15 +37,19 @@ impl Repository {
 }
 
 fn remove_locks(folder: &Path, now: SystemTime, depth: usize) {
-    for found in entries(folder) {
-        let Ok(kind) = found.file_type() else { continue };
-        if kind.is_dir() && depth > 0 {
-            remove_locks(&found.path(), now, depth - 1);
-        } else if kind.is_file()
-            && found.path().extension().is_some_and(|end| end == "lock")
-            && is_older(&found, LOCK_AGE, now)
-        {
-            told(&found.path(), fs::remove_file(found.path()));
+    // Not by calling itself: one folder is open at a time, however deep it goes.
+    let mut folders = vec![(folder.to_owned(), depth)];
+    while let Some((folder, depth)) = folders.pop() {
+        for found in entries(&folder) {
+            let Ok(kind) = found.file_type() else { continue };
+            if kind.is_dir() && depth > 0 {
+                folders.push((found.path(), depth - 1));
+            } else if kind.is_file()
+                && found.path().extension().is_some_and(|end| end == "lock")
+                && is_older(&found, LOCK_AGE, now)
+            {
+                told(&found.path(), fs::remove_file(found.path()));
+            }
         }
     }
 }
@@ -92,5 +97,17 @@ mod tests {
         repository.remove_leftovers(now + INCOMING_AGE + Duration::from_secs(1));
         assert_eq!(there(&["objects/tmp_objdir-incoming-a1"]), 0);
         assert_eq!((there(&refs), there(&["objects/pack"])), (3, 1));
+    }
+
+    #[test]
+    fn the_lock_of_the_deepest_ref_goes_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let name = format!("refs/heads/{}", "a/".repeat(REF_MAX_BYTES));
+        let lock = folder.path().join(format!("{}.lock", name[..REF_MAX_BYTES].trim_end_matches('/')));
+        fs::create_dir_all(lock.parent().unwrap()).unwrap();
+        fs::write(&lock, "").unwrap();
+        repository.remove_leftovers(SystemTime::now() + LOCK_AGE + Duration::from_secs(1));
+        assert!(!lock.exists());
     }
 }

@@ -5,6 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
+/// The longest name of a ref, in bytes, unless a test says otherwise.
+pub(super) const REF_MAX_BYTES: usize = 250;
+
 /// How much a client may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -43,7 +46,7 @@ impl Default for Limits {
             objects_max: 2_000_000,
             push_max_refs: 1_000,
             refs_max: 10_000,
-            ref_max_bytes: 250,
+            ref_max_bytes: REF_MAX_BYTES,
             push_within: Duration::from_secs(60 * 60),
             fetch_within: Duration::from_secs(30 * 60),
             idle: Duration::from_secs(5 * 60),

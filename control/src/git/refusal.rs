@@ -7,7 +7,7 @@ use dormouse_link::Label;
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
-use super::RepositoryError;
+use super::{LookupError, RepositoryError};
 
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +33,12 @@ impl Refusal {
             RepositoryError::TooMuch { .. } => Self::TooManyRefs,
             _ => Self::Failed,
         }
+    }
+
+    /// Logs why an application could not be looked up: whether it is there is not known.
+    pub(super) fn lookup(error: &LookupError) -> Self {
+        tracing::error!(error = error as &dyn std::error::Error, "an application could not be read for git");
+        Self::Failed
     }
 
     fn status(&self) -> StatusCode {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_control::git::{Branch, Limits, Pushes, RefUpdate, Repository, router};
+use dormouse_control::git::{Branch, Limits, LookupError, Pushes, RefUpdate, Repository, router};
 use dormouse_control::task::Tasks;
 use dormouse_link::Label;
 use tempfile::TempDir;
@@ -17,6 +17,9 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 pub(crate) const TOKEN: &str = "a-good-token";
+
+/// An application that cannot be looked up.
+pub(crate) const UNKNOWABLE: &str = "unknowable";
 
 /// Nothing here takes longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -35,10 +38,13 @@ impl Pushes for Plane {
         token == TOKEN
     }
 
-    async fn repository(&self, app: &Label) -> Option<Repository> {
+    async fn repository(&self, app: &Label) -> Result<Option<Repository>, LookupError> {
         *self.lookups.lock().expect("no test panics with it") += 1;
         let path = self.repositories.join(format!("{app}.git"));
-        path.exists().then(|| Repository::at(path))
+        match app.as_str() {
+            UNKNOWABLE => Err(LookupError("the store is away".into())),
+            _ => Ok(path.exists().then(|| Repository::at(path))),
+        }
     }
 
     async fn pushed(&self, app: &Label, updated: Vec<RefUpdate>) -> mpsc::Receiver<String> {

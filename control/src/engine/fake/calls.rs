@@ -107,7 +107,7 @@ impl Inner {
                 engine.report();
             }
         };
-        let answers = Answers::new(held.script.clone(), &held.instance.variables);
+        let answers = Answers::new(held.script.clone(), &held.instance.variables, self.posts.clone());
         let at = SocketAddr::new(held.instance.address, port(held));
         let process = spawn(&self.thread, at, answers, end);
         state.ports.insert(at, process.fate());
@@ -116,7 +116,7 @@ impl Inner {
     }
 
     fn sandbox(&self, state: &mut State, instance: &Instance) -> Process {
-        let answers = Answers { script: Script::default(), text: instance.id.to_string() };
+        let answers = Answers { script: Script::default(), text: instance.id.to_string(), posts: Arc::default() };
         let at = SocketAddr::new(instance.address, SANDBOX_PORT);
         let process = spawn(&self.thread, at, answers, drop);
         state.ports.insert(at, process.fate());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -71,12 +72,14 @@ impl Drop for Process {
 pub(super) struct Answers {
     pub(super) script: Script,
     pub(super) text: String,
+    /// Counts the POST requests that came, whatever becomes of them.
+    pub(super) posts: Arc<AtomicU64>,
 }
 
 impl Answers {
-    pub(super) fn new(script: Script, variables: &BTreeMap<String, String>) -> Self {
+    pub(super) fn new(script: Script, variables: &BTreeMap<String, String>, posts: Arc<AtomicU64>) -> Self {
         let variables: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        Self { text: format!("{}\n{variables}", script.body), script }
+        Self { text: format!("{}\n{variables}", script.body), script, posts }
     }
 }
 
@@ -176,6 +179,7 @@ async fn serve(client: TcpStream, answers: Arc<Answers>, stopping: CancellationT
             head = head(&mut client) => head,
         };
         let Ok(Some(head)) = head else { return };
+        answers.posts.fetch_add(u64::from(head.post), Ordering::Relaxed);
         if head.read_body(&mut client).await.is_err() {
             return;
         }
@@ -213,6 +217,7 @@ fn answer(head: &Head, answers: &Answers, last: bool) -> String {
 struct Head {
     /// Whether the answer has no body.
     bodyless: bool,
+    post: bool,
     close: bool,
     chunked: bool,
     length: u64,
@@ -228,6 +233,7 @@ async fn head(client: &mut BufReader<TcpStream>) -> io::Result<Option<Head>> {
         return Ok(None);
     }
     head.bodyless = line.starts_with("HEAD ");
+    head.post = line.starts_with("POST ");
     head.close = line.trim_end().ends_with("HTTP/1.0");
     loop {
         line.clear();
