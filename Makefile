@@ -22,7 +22,8 @@ test: ## Run all tests, those on real Docker and real git too
 	cargo test --workspace --locked --doc --quiet
 
 # Seen green, one or two at a time on two busy cores: 1000 kills 7 to 8 min, 50 on Docker 4 min, all passings of the walk 5 to 6 min,
-# 1200 sleeps 40 s, 100 turns 30 s, 30 on Docker 90 s. The failures of Docker take the rest.
+# 1200 sleeps 40 s, 100 turns 30 s, 30 on Docker 90 s. The failures of Docker: 4 min for each list of rounds, 40 s for the hang,
+# 90 s for what was up for long.
 soak: ## Run the long forms of tests (abrupt ends, Docker's failures); for more than an hour
 	@scripts/install.sh
 	@scripts/tools.sh cargo-nextest

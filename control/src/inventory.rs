@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use crate::engine::{Engine, EngineError, Observed};
@@ -14,6 +15,8 @@ use crate::engine::{Engine, EngineError, Observed};
 pub(crate) struct Inventory {
     engine: Arc<dyn Engine>,
     last: Mutex<Option<Listing>>,
+    /// Rung when a listing shows something after one that did not.
+    found_again: Notify,
 }
 
 /// How the last listing ended.
@@ -27,7 +30,12 @@ enum Listing {
 impl Inventory {
     /// Nothing was listed yet.
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, last: Mutex::default() }
+        Self { engine, last: Mutex::default(), found_again: Notify::new() }
+    }
+
+    /// Ends when somebody finds the engine that was away.
+    pub(crate) fn found_again(&self) -> Notified<'_> {
+        self.found_again.notified()
     }
 
     /// All instances of this installation, from a listing that began after this call.
@@ -47,6 +55,9 @@ impl Inventory {
         match self.engine.instances().await {
             Ok(found) => {
                 let found: Arc<[Observed]> = found.into();
+                if matches!(*last, Some(Listing::Away(..))) {
+                    self.found_again.notify_waiters();
+                }
                 *last = Some(Listing::Found(began, found.clone()));
                 Ok(found)
             }

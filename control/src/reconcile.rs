@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::act::{ActError, act};
 use crate::attempt::Attempts;
-use crate::away::Outage;
+use crate::away::{Outage, pardon};
 use crate::backoff::{Backoff, chance};
 use crate::clock;
 use crate::engine::{EngineError, Status};
@@ -88,6 +88,7 @@ async fn run(world: &Arc<World>, id: &EnvironmentId, bell: &Notify, looked: ones
         }
         if passed.is_ok() && outage.take().is_some() {
             tracing::info!(environment.id = %id, "the engine is back");
+            pardon(world, id).await;
         }
         let (pause, bell) = match passed {
             Ok(Passed::Gone) => return,

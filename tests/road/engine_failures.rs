@@ -10,15 +10,22 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::http::Visitor;
+use crate::http::{Answer, Visitor};
 use crate::private_engine::{LiveRestore, PrivateEngine};
-use crate::world::World;
+use crate::world::{SOON, World};
 
 /// A wake without an engine fails within this time.
 const FAILS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What sleeps is woken again within this time of the engine's return.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// What ends after this time is not failing; the row's clock may be a little behind the visitor's.
+const STEADY: Duration = dormouse_control::plan::STEADY.saturating_add(Duration::from_secs(2));
+
+/// Where the engine itself is slow: after what it takes for so many containers by hand. What sleeps has two, which are
+/// removed, made and started while as much is done for Live.
+const STARTS_BY_HAND: u32 = 8;
 
 /// Two applications: one with a Live that serves, both with a Test that sleeps.
 async fn two_applications(engine: &PrivateEngine) -> World {
@@ -40,6 +47,10 @@ const HOSTS: [&str; 3] = ["shop.localhost", "shop-test.localhost", "blog-test.lo
 
 /// One visit; whatever is answered, it is not in another's words. Returns the status.
 async fn visit(visitor: &Visitor, host: &str) -> u16 {
+    visited(visitor, host).await.status
+}
+
+async fn visited(visitor: &Visitor, host: &str) -> Answer {
     let answer = visitor.get(host, "/").await.expect("an answer");
     if answer.status == 200 {
         assert!(answer.body.contains(words(host)), "{host} answered: {}", answer.body);
@@ -48,7 +59,17 @@ async fn visit(visitor: &Visitor, host: &str) -> u16 {
     for other in others {
         assert!(!answer.body.contains(words(other)), "{host} answered: {}", answer.body);
     }
-    answer.status
+    answer
+}
+
+/// The first visit is served: nobody has to come again.
+async fn is_served(world: &World, host: &str) {
+    let answer = visited(&world.visitor(), host).await;
+    if answer.status != 200 {
+        let app = host.split(['-', '.']).next().unwrap_or_default();
+        let name = if host.contains("-test.") { "test" } else { "live" };
+        panic!("{host} answered {}: {}; its row: {}", answer.status, answer.body, world.environment(app, name).await);
+    }
 }
 
 /// Visitors of Live who come all the time, until they are asked what they got.
@@ -99,18 +120,32 @@ async fn a_wake_fails_soon(world: &World) {
     assert!(environment["reason"].as_str().is_some_and(|reason| reason.contains("engine is away")), "{environment}");
 }
 
-/// A visitor who comes again and again is served soon after the engine is back.
-async fn it_recovers(world: &World, host: &str, back: Instant) {
+/// A visitor who comes again and again is served soon after the engine is back. Returns how soon.
+async fn it_recovers(world: &World, host: &str, back: Instant) -> Duration {
     let visitor = world.visitor();
     while visit(&visitor, host).await != 200 {
-        assert!(
-            back.elapsed() < RECOVERS_WITHIN * 2,
-            "{host} is not served {:?} after the engine's return",
-            back.elapsed()
-        );
+        assert!(back.elapsed() < SOON, "{host} is not served {:?} after the engine's return", back.elapsed());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(back.elapsed() < RECOVERS_WITHIN, "{host} was served only after {:?}", back.elapsed());
+    back.elapsed()
+}
+
+/// As soon as promised, or as this engine can on a machine that is busy with something else: by what it takes at this
+/// moment for a container that nobody but itself has to do with.
+fn that_was_soon(engine: &PrivateEngine, recovered: &[(&str, Duration)]) {
+    let image = engine.by_hand(&["inspect", "--format", "{{.Image}}", &part(engine, "shop-test", "app")]);
+    let begun = Instant::now();
+    let container = engine.by_hand(&["create", &image]);
+    engine.by_hand(&["start", &container]);
+    let by_hand = begun.elapsed();
+    engine.by_hand(&["rm", "--force", &container]);
+    for (host, took) in recovered {
+        eprintln!("{host} is served {took:?} after the engine's return; a start by hand takes {by_hand:?}");
+        assert!(
+            *took < RECOVERS_WITHIN.max(by_hand * STARTS_BY_HAND),
+            "{host} was served only after {took:?}; a start by hand takes {by_hand:?}"
+        );
+    }
 }
 
 /// Nothing is left but the instances of the three environments.
@@ -132,22 +167,28 @@ async fn ends_and_starts(live_restore: LiveRestore, end: End) {
 }
 
 async fn a_round(engine: &mut PrivateEngine, world: &World, live_restore: LiveRestore, end: End) {
-    let live = Visits::begin(world);
+    let mut live = Visits::begin(world);
     match end {
         End::Stop => engine.stop(),
         End::Kill => engine.kill(),
     }
     a_wake_fails_soon(world).await;
+    if matches!((live_restore, end), (LiveRestore::Off, End::Kill)) {
+        // Nobody ended the containers; only when it returns it makes a clean sweep.
+        live.were_served().await;
+        live = Visits::begin(world);
+    }
     engine.begin();
     let back = Instant::now();
-    it_recovers(world, "shop.localhost", back).await;
+    let (of_live, of_test) =
+        tokio::join!(it_recovers(world, "shop.localhost", back), it_recovers(world, "shop-test.localhost", back));
     match live_restore {
         LiveRestore::On => live.were_served().await,
         LiveRestore::Off => drop(live.end().await),
     }
-    it_recovers(world, "shop-test.localhost", back).await;
+    that_was_soon(engine, &[("shop.localhost", of_live), ("shop-test.localhost", of_test)]);
     world.until("blog", "test", "asleep").await;
-    assert_eq!(visit(&world.visitor(), "blog-test.localhost").await, 200);
+    is_served(world, "blog-test.localhost").await;
     nothing_is_left_over(world).await;
     assert!(world.put_to_sleep("shop", "test").await.ok);
     assert!(world.put_to_sleep("blog", "test").await.ok);
@@ -167,9 +208,10 @@ async fn a_hang(engine: &PrivateEngine, world: &World, at_least: Duration) {
     assert_eq!(world.environment("blog", "test").await["state"], "asleep");
     tokio::time::sleep_until(hung + at_least).await;
     engine.go_on();
-    it_recovers(world, "shop-test.localhost", Instant::now()).await;
+    let of_test = it_recovers(world, "shop-test.localhost", Instant::now()).await;
+    that_was_soon(engine, &[("shop-test.localhost", of_test)]);
     live.were_served().await;
-    assert_eq!(visit(&world.visitor(), "blog-test.localhost").await, 200);
+    is_served(world, "blog-test.localhost").await;
     nothing_is_left_over(world).await;
     assert!(world.put_to_sleep("shop", "test").await.ok);
     assert!(world.put_to_sleep("blog", "test").await.ok);
@@ -224,6 +266,66 @@ async fn changed_by_hand() {
     nothing_is_left_over(&world).await;
 }
 
+/// The same to a Test that is awake.
+async fn test_changed_by_hand() {
+    let Some(engine) = PrivateEngine::start(LiveRestore::Off) else { return };
+    let world = two_applications(&engine).await;
+    let changes: [(&str, &[&str]); 6] = [
+        ("sandbox", &["kill"]),
+        ("sandbox", &["rm", "--force"]),
+        ("sandbox", &["restart", "--time=0"]),
+        ("app", &["pause"]),
+        ("app", &["stop", "--time=0"]),
+        ("app", &["kill"]),
+    ];
+    for (which, command) in changes {
+        world.until_served("shop-test.localhost").await;
+        world.until("shop", "test", "ready").await;
+        let container = part(&engine, "shop-test", which);
+        engine.by_hand(&[command, &[container.as_str()]].concat());
+        let begun = Instant::now();
+        if command == ["pause"] {
+            is_served(&world, "shop-test.localhost").await;
+        } else if which == "sandbox" {
+            // A request that is sent before, over a connection of before, may wait in vain for an answer out of a network
+            // that is no more.
+            until_noticed(&engine, &world, which, &container).await;
+            is_served(&world, "shop-test.localhost").await;
+        } else {
+            // As it ended by itself soon after it had become ready: that is told, and not for long.
+            world.until_served("shop-test.localhost").await;
+        }
+        eprintln!("{command:?} of the {which}: served after {:?}", begun.elapsed());
+    }
+    is_served(&world, "blog-test.localhost").await;
+    nothing_is_left_over(&world).await;
+}
+
+/// Waits until shop's Test is not taken for running in this container any more.
+async fn until_noticed(engine: &PrivateEngine, world: &World, which: &str, container: &str) {
+    let begun = Instant::now();
+    while world.environment("shop", "test").await["state"] == "ready" && part(engine, "shop-test", which) == container {
+        assert!(begun.elapsed() < SOON, "nobody notices what happened to the {which}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An application that has been up for long and is ended by hand is not taken for failing.
+async fn steady_test_ended_by_hand() {
+    let Some(engine) = PrivateEngine::start(LiveRestore::Off) else { return };
+    let world = two_applications(&engine).await;
+    let ends: [(&str, &[&str]); 2] = [("shop-test", &["stop"]), ("blog-test", &["kill"])];
+    for (name, _) in ends {
+        is_served(&world, &format!("{name}.localhost")).await;
+    }
+    tokio::time::sleep(STEADY).await;
+    for (name, command) in ends {
+        engine.by_hand(&[command, &[part(&engine, name, "app").as_str()]].concat());
+        is_served(&world, &format!("{name}.localhost")).await;
+    }
+    nothing_is_left_over(&world).await;
+}
+
 /// The short form.
 mod docker {
     use super::*;
@@ -244,6 +346,11 @@ mod docker {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_somebody_does_by_hand_is_mended() {
         changed_by_hand().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_somebody_does_by_hand_to_a_test_that_is_awake_is_mended() {
+        test_changed_by_hand().await;
     }
 }
 
@@ -275,6 +382,11 @@ mod soak {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn docker_with_live_restore_goes_and_comes_back_again_and_again() {
         rounds(LiveRestore::On).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn docker_test_that_was_up_for_long_and_is_ended_by_hand_wakes_for_the_next_visit() {
+        steady_test_ended_by_hand().await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

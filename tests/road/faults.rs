@@ -244,6 +244,53 @@ async fn a_wake_without_the_engine_fails_soon_and_goes_as_soon_as_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_after_the_engines_return_is_served_however_long_it_was_away() {
+    /// Every sleeper has seen that it is away, and lets nobody wait for it any more.
+    const AWAY: Duration = Duration::from_secs(12);
+    const SLEEPERS: [&str; 4] = ["shop", "blog", "wiki", "mail"];
+    let world = World::fake().await;
+    for app in SLEEPERS {
+        world.deployed(app, app).await;
+        assert!(world.put_to_sleep(app, "test").await.ok);
+    }
+    fake(&world).set_available(Availability::Down);
+    tokio::time::sleep(AWAY).await;
+    fake(&world).set_available(Availability::Up);
+    let hosts = SLEEPERS.map(|app| format!("{app}-test.localhost"));
+    let answers = futures_util::future::join_all(hosts.iter().map(|host| world.get(host))).await;
+    for (app, answer) in SLEEPERS.iter().zip(answers) {
+        let row = world.environment(app, "test").await;
+        assert_eq!(answer.status, 200, "{app}: {}; {row}", answer.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_that_goes_with_the_engine_again_and_again_is_not_taken_for_failing() {
+    /// With a back-off for each, the last return would take it for at least 6 s.
+    const GOES: usize = 4;
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    assert!(world.deploy("shop", "live").await.ok);
+    for _ in 0..GOES {
+        for observed in world.engine.instances().await.expect("the engine answers") {
+            fake(&world).kill(&observed.id);
+        }
+        let (looks, deadline) = (fake(&world).calls(Operation::Instances), Instant::now() + crate::world::SOON);
+        fake(&world).set_available(Availability::Down);
+        while fake(&world).calls(Operation::Instances) < looks + 5 {
+            assert!(Instant::now() < deadline, "nobody looks for the engine");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        fake(&world).set_available(Availability::Up);
+        let back = Instant::now();
+        world.until_served("shop.localhost").await;
+        assert!(back.elapsed() < RECOVERS_WITHIN, "{:?}", back.elapsed());
+        world.until("shop", "live", "ready").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_without_an_engine_fails_soon_and_is_not_its_applications_failure() {
     let world = World::fake().await;
     world.deployed("shop", "the version").await;
