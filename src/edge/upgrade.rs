@@ -1,11 +1,13 @@
 //! An edge takes the place of another, in a conversation over one line:
 //!
+//! ```text
 //!     successor                                   the one that serves
 //!     Hello{version}                        →
 //!                                           ←     Offer{sockets, secrets}, then Sockets… until all are there
 //!     (binds or adopts, loads its table, serves beside the other)
 //!     Ready                                 →
 //!                                           ←     Released, and it accepts nothing more
+//! ```
 //!
 //! Until `Released` the old one serves as if nothing had happened, whatever becomes of the other; and no socket is without a
 //! process that holds it. Either may say why not, and end the conversation.

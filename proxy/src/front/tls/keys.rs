@@ -27,7 +27,7 @@ pub enum TicketKeysError {
     /// There is none.
     #[error("there is no ticket key")]
     None,
-    /// More than [`KEYS_MAX`].
+    /// More than are kept.
     #[error("there are more than {KEYS_MAX} ticket keys")]
     TooMany,
     /// Two are the same.
