@@ -1,16 +1,18 @@
 //! HTTP/2: what HTTP/1 clients get, its clients get; and one that costs more than it uses is told to be calm.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dormouse_link::State;
-use dormouse_proxy::{Config, Http2};
+use dormouse_proxy::{Config, Http2, Listener};
 use h2::Reason;
 use http::{Method, Request};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::world::http2::{Client, Frames, frame, head, read, request};
+use crate::world::http2::{Client, Frames, PREFACE, frame, head, read, request};
 use crate::world::origin::Origin;
+use crate::world::tls::{Authority, HTTP1};
 use crate::world::{World, environment, ready, route, soon, until};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -124,6 +126,30 @@ async fn a_listener_without_http_2_refuses_its_preface() {
     assert_eq!(client.response().await.status, 400);
     assert!(client.closed().await);
     world.stop().await;
+}
+
+#[tokio::test]
+async fn the_preface_is_none_but_as_the_very_first_bytes_of_a_plain_connection() {
+    let https = Listener::https(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let (mut world, _origin) = world(|config| config.listeners.push(https)).await;
+    let mut authority = Authority::default();
+    world.publish([authority.issue("a.example")]).await;
+    let mut after_a_request = world.client().await;
+    assert_eq!(after_a_request.get("a.example", "/").await.text(), "one");
+    refused(after_a_request, "").await;
+    refused(world.client().await, "\r\n").await;
+    let mut agreed = authority.connect(&world, "a.example").await.expect("hands are shaken");
+    assert_eq!(agreed.stream.get_ref().1.alpn_protocol(), Some(HTTP1));
+    agreed.send("").await;
+    refused(agreed, "").await;
+    world.stop().await;
+}
+
+/// That the preface is no request, and the end.
+async fn refused(mut client: crate::world::client::Client<impl AsyncRead + AsyncWrite + Unpin>, before: &str) {
+    client.send([before.as_bytes(), PREFACE].concat()).await;
+    assert_eq!(client.response().await.status, 400);
+    assert!(client.closed().await);
 }
 
 #[tokio::test]
