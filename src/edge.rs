@@ -189,6 +189,8 @@ impl Tables {
     async fn follow(&mut self, proxy: &Proxy) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What cannot be read is tried again each time, and told once.
+        let mut told = String::new();
         loop {
             // Each arm is cancel-safe.
             let asked = tokio::select! {
@@ -199,13 +201,22 @@ impl Tables {
             if asked {
                 self.notify.reloading();
             }
-            if self.files.changed() {
+            if asked || self.files.changed() {
                 match self.files.load(&self.table) {
-                    Ok(loaded) => self.offer(proxy, loaded).await,
-                    Err(error) => tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the files are not taken; what was served goes on"
-                    ),
+                    Ok(loaded) => {
+                        told.clear();
+                        self.offer(proxy, loaded).await;
+                    }
+                    Err(error) => {
+                        let why = format!("{error:?}");
+                        if asked || why != told {
+                            tracing::error!(
+                                error = &error as &dyn std::error::Error,
+                                "the files are not taken; what was served goes on"
+                            );
+                        }
+                        told = why;
+                    }
                 }
             }
             if asked {
