@@ -162,7 +162,7 @@ async fn prepare(
     };
     exchange.cell = Some(Arc::clone(&cell));
     let connect = exchange.began + edge.limits.connect_total;
-    let patience = Patience { wake: exchange.patience, connect };
+    let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
     let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
     if matches!(admitted, Err(NotAdmitted::Left)) {
         exchange.record.ended_by = EndedBy::Client;
