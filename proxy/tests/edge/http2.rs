@@ -81,6 +81,27 @@ async fn a_hundred_streams_at_a_time_are_each_answered() {
 }
 
 #[tokio::test]
+async fn streams_beyond_a_connections_first_take_places_of_connections() {
+    let (world, origin) = world(|config| config.limits.connections = 3).await;
+    let mut client = client(&world).await;
+    let mut answers = Vec::new();
+    for count in 1..=3 {
+        let (answer, mut body) = client.begin(request(Method::POST, "a.example", "/slow")).await;
+        body.send_data(Bytes::new(), true).expect("an end");
+        answers.push(answer);
+        origin.got(count).await;
+    }
+    let full = client.get("a.example", "/").await.expect("an answer");
+    assert_eq!((full.status, full.field("retry-after")), (503, Some("5")), "there is no place for a fourth");
+    origin.state.go.add_permits(3);
+    for answer in answers {
+        assert_eq!(soon("an answer", read(answer)).await.expect("an answer").text(), "one");
+    }
+    assert_eq!(client.get("a.example", "/").await.expect("an answer").text(), "one", "places are free again");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_refused_is_refused_stream_by_stream() {
     let (world, origin) = world(|config| {
         config.limits.body_bytes = 10;

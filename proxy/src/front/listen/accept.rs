@@ -119,6 +119,8 @@ impl Reception {
             Spent::Handshakes => {
                 warn!(left_out, "there are as many TLS handshakes as there may be: one was given up");
             }
+            // Each is answered, and that is logged.
+            Spent::Streams => {}
         }
     }
 }
