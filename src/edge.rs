@@ -28,7 +28,7 @@ use crate::telemetry;
 use door::Door;
 use files::{Files, Loaded};
 use notify::Notify;
-use succession::Succession;
+use succession::{End, Succession};
 use upgrade::Inheritance;
 
 /// How often the files are looked at. A HUP signal looks at once.
@@ -47,7 +47,10 @@ pub fn run(config: &EdgeConfig) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config));
+    // A thread that waits for a disk that hangs is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
@@ -64,12 +67,11 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
     }
     notify.ready();
     // Each arm is cancel-safe, or the process comes to its end.
-    let replaced = tokio::select! {
-        () = edge.tables.follow(&edge.proxy) => false,
-        () = ends.told() => false,
-        () = succession.replaced(&edge.proxy) => true,
+    let end = tokio::select! {
+        () = edge.tables.follow(&edge.proxy) => End::Told(None),
+        end = succession.end(&edge.proxy, &mut ends) => end,
     };
-    if replaced {
+    let End::Told(mut child) = end else {
         succession.leave();
         tracing::info!("stopping: requests that run may finish; a signal ends at once");
         tokio::select! {
@@ -77,7 +79,7 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
             () = ends.told() => tracing::warn!("told to stop: ended without waiting"),
         }
         return Ok(());
-    }
+    };
     notify.stopping();
     edge.proxy.announce();
     if !config.drain_delay.is_zero() {
@@ -92,7 +94,7 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
         edge.proxy.shutdown(config.drain).await;
     };
     tokio::select! {
-        () = ended => {}
+        ((), ()) = async { tokio::join!(ended, succession::see_off(&mut child)) } => {}
         () = ends.told() => tracing::warn!("told twice: ended without waiting"),
     }
     Ok(())
@@ -101,19 +103,27 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
 /// Starts, alone or in place of another edge; nothing where it was told to end meanwhile.
 async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<Option<(Edge, Succession)>, Failure> {
     let mut succession = Succession::new(notify.clone())?;
-    let inheritance = match &config.run {
-        Some(run) if run.begin == Begin::Upgrade => Some(upgrade::inherit(&run.folder).await?),
-        Some(run) => {
-            door::vacant(&run.folder).await?;
-            None
+    let inherit = async {
+        match &config.run {
+            Some(run) if run.begin == Begin::Upgrade => upgrade::inherit(&run.folder).await.map(Some),
+            Some(run) => door::vacant(&run.folder).await.map(|()| None),
+            None => Ok(None),
         }
-        None => None,
+    };
+    // A signal ends whatever is begun: nobody was told to wait for it, and a predecessor sees the line's end.
+    let inheritance = tokio::select! {
+        inherited = inherit => inherited?,
+        () = ends.told() => return Ok(None),
     };
     let (sockets, predecessor) = match inheritance {
         Some(Inheritance { sockets, predecessor }) => (sockets, Some(predecessor)),
         None => (Vec::new(), None),
     };
-    let edge = match (Edge::start(config, sockets, notify).await, &predecessor) {
+    let started = tokio::select! {
+        started = Edge::start(config, sockets, notify) => started,
+        () = ends.told() => return Ok(None),
+    };
+    let edge = match (started, &predecessor) {
         (Ok(edge), _) => edge,
         (Err(failure), Some(predecessor)) => {
             predecessor.give_up(&failure).await;
@@ -127,7 +137,10 @@ async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<
             () = ends.told() => Ok(None),
         };
         if !matches!(relieved, Ok(Some(()))) {
-            edge.proxy.shutdown(config.drain).await;
+            tokio::select! {
+                () = edge.proxy.shutdown(config.drain) => {}
+                () = ends.told() => tracing::warn!("told to stop: ended without waiting"),
+            }
             return relieved.map(|_| None);
         }
         edge.proxy.alone();
@@ -163,8 +176,15 @@ struct Tables {
 impl Edge {
     async fn start(config: &EdgeConfig, sockets: Vec<Listening>, notify: &Notify) -> Result<Self, Failure> {
         let mut files = Files::new(config.table.clone(), config.certificate.clone(), config.ticket_keys.clone());
-        // Looked at before anything listens: whoever starts it sees at once what is wrong.
-        let first = files.load(&Table::default()).map_err(Failure::from)?;
+        // Looked at before anything listens: whoever starts it sees at once what is wrong. On a thread of its own, since a
+        // disk may hang, and signals count all the same.
+        let reading = tokio::task::spawn_blocking(move || {
+            let first = files.load(&Table::default());
+            (files, first)
+        });
+        let (files, first) =
+            reading.await.map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
+        let first = first.map_err(Failure::from)?;
         app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
@@ -189,6 +209,8 @@ impl Tables {
     async fn follow(&mut self, proxy: &Proxy) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What cannot be read is tried again each time, and told once.
+        let mut told = String::new();
         loop {
             // Each arm is cancel-safe.
             let asked = tokio::select! {
@@ -199,13 +221,22 @@ impl Tables {
             if asked {
                 self.notify.reloading();
             }
-            if self.files.changed() {
+            if asked || self.files.changed() {
                 match self.files.load(&self.table) {
-                    Ok(loaded) => self.offer(proxy, loaded).await,
-                    Err(error) => tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the files are not taken; what was served goes on"
-                    ),
+                    Ok(loaded) => {
+                        told.clear();
+                        self.offer(proxy, loaded).await;
+                    }
+                    Err(error) => {
+                        let why = format!("{error:?}");
+                        if asked || why != told {
+                            tracing::error!(
+                                error = &error as &dyn std::error::Error,
+                                "the files are not taken; what was served goes on"
+                            );
+                        }
+                        told = why;
+                    }
                 }
             }
             if asked {

@@ -7,9 +7,9 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -126,7 +126,7 @@ fn rfc3339<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::E
 pub(crate) struct AccessLog {
     queue: Option<SyncSender<Record>>,
     lost: Arc<AtomicU64>,
-    owner: Arc<Mutex<Owner>>,
+    ours: Arc<AtomicBool>,
 }
 
 /// Who may rename the files. Two processes that did would write over each other's full ones.
@@ -146,14 +146,14 @@ impl AccessLog {
         limits: &Limits,
         owner: Owner,
     ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
-        let (lost, owner) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(owner)));
-        let Some(path) = path else { return Ok((Self { queue: None, lost, owner }, None)) };
-        let file = Shared::open(path, limits, Arc::clone(&owner))?;
+        let (lost, ours) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(owner == Owner::This)));
+        let Some(path) = path else { return Ok((Self { queue: None, lost, ours }, None)) };
+        let file = Shared::open(path, limits, Arc::clone(&ours))?;
         let (queue, queued) = sync_channel(limits.access_queue);
         let counter = Arc::clone(&lost);
         let thread = std::thread::Builder::new().name("dormouse-access".into());
         let thread = thread.spawn(move || Writer::new(file, &counter).run(&queued))?;
-        Ok((Self { queue: Some(queue), lost, owner }, Some(thread)))
+        Ok((Self { queue: Some(queue), lost, ours }, Some(thread)))
     }
 
     /// Whether records are kept.
@@ -171,9 +171,9 @@ impl AccessLog {
         }
     }
 
-    /// Says whose the files are. When it returns, nothing is renamed here any more unless they are ours.
+    /// Says whose the files are, and waits for no disk: files may be renamed once more by a write that has begun.
     pub(crate) fn owned_by(&self, owner: Owner) {
-        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
+        self.ours.store(owner == Owner::This, Ordering::SeqCst);
     }
 
     /// Gives up this end.
@@ -187,7 +187,8 @@ struct Shared {
     path: PathBuf,
     limit: usize,
     kept: usize,
-    owner: Arc<Mutex<Owner>>,
+    /// Whether files may be renamed here.
+    ours: Arc<AtomicBool>,
     file: File,
 }
 
@@ -197,26 +198,26 @@ enum File {
 }
 
 impl Shared {
-    fn open(path: PathBuf, limits: &Limits, owner: Arc<Mutex<Owner>>) -> io::Result<Self> {
+    fn open(path: PathBuf, limits: &Limits, ours: Arc<AtomicBool>) -> io::Result<Self> {
         let file = File::Added(options().open(&path)?);
-        Ok(Self { path, limit: limits.access_file_bytes.max(1), kept: limits.access_files, owner, file })
+        Ok(Self { path, limit: limits.access_file_bytes.max(1), kept: limits.access_files, ours, file })
     }
 }
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Held while it is written, and so while files are renamed.
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        // A rotating file renames before it writes: this is the last look before that.
+        let ours = self.ours.load(Ordering::SeqCst);
         // Opened anew if it changed hands: what one owner found out about the files is not true any more for the next.
-        match (&self.file, *owner) {
-            (File::Added(_), Owner::This) => {
+        match (&self.file, ours) {
+            (File::Added(_), true) => {
                 // The rotating file says nothing when it cannot be opened.
                 options().open(&self.path)?;
                 let (kept, limit) = (AppendCount::new(self.kept), ContentLimit::BytesSurpassed(self.limit));
                 let file = FileRotate::new(&self.path, kept, limit, Compression::None, Some(options()));
                 self.file = File::Rotated(Box::new(file));
             }
-            (File::Rotated(_), Owner::Another) => self.file = File::Added(options().open(&self.path)?),
+            (File::Rotated(_), false) => self.file = File::Added(options().open(&self.path)?),
             _ => {}
         }
         match &mut self.file {
@@ -362,5 +363,30 @@ mod tests {
         assert_eq!(lines.len(), 2, "{text}");
         let whole: serde_json::Value = serde_json::from_str(lines[1]).expect("a whole line");
         assert_eq!(whole["lost_before"], 5);
+    }
+
+    #[test]
+    fn whose_the_files_are_is_said_without_a_wait_for_the_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("a program");
+        assert!(made.success());
+        let limits = Limits { access_queue: 1, ..Limits::default() };
+        let (log, _thread) = AccessLog::start(Some(path), &limits, Owner::This).expect("it opens");
+        // Nobody reads: what the pipe does not hold is waited for, for ever.
+        let deadline = SystemTime::now() + Duration::from_secs(60);
+        let mut stuck = 0;
+        while stuck < 100_000 {
+            assert!(SystemTime::now() < deadline, "the disk never hung");
+            let before = log.lost.load(Ordering::Relaxed);
+            log.say(record(0));
+            stuck = if log.lost.load(Ordering::Relaxed) > before { stuck + 1 } else { 0 };
+        }
+        let (said, heard) = sync_channel(1);
+        std::thread::spawn(move || {
+            log.owned_by(Owner::Another);
+            said.send(()).expect("somebody waits");
+        });
+        heard.recv_timeout(Duration::from_secs(20)).expect("it waited for the disk");
     }
 }

@@ -163,6 +163,8 @@ pub struct Limits {
     pub waiters_per_environment: u32,
     /// Requests held in all; more get 503.
     pub waiters: u32,
+    /// Bytes that held requests may have in memory, in all: their heads, and what of them may be read ahead; more get 503.
+    pub held_bytes: usize,
     /// Bytes that are read of a connection while its request is held or runs, beyond the request; more stay in the socket.
     pub ahead_bytes: usize,
     /// How long an answered connection with unread bytes is drained, so that its client sees the answer.
@@ -210,6 +212,7 @@ impl Default for Limits {
             hold_navigation: seconds(3),
             waiters_per_environment: 1000,
             waiters: 20_000,
+            held_bytes: 64 << 20,
             ahead_bytes: 4 << 10,
             linger: seconds(2),
             report_period: seconds(1),

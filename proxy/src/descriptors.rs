@@ -1,6 +1,6 @@
 //! How many connections the process's descriptors are enough for.
 //!
-//! A connection takes two, its own and one to its instance; an instance's connection may outlive its visitor in a pool. What
+//! A connection takes two, its own and one to its instance; so does each stream beyond its first, at most; an instance's connection may outlive its visitor in a pool. What
 //! everything else needs is set aside, so that nothing of it ever fails for a full front.
 
 use std::io;

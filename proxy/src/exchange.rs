@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) held: Option<Duration>,
     /// Until when it may be held, and what it is told then.
     pub(crate) patience: (Instant, Reason),
+    /// What it may have in memory while it is held.
+    pub(crate) held_bytes: usize,
     pub(crate) refused: Option<Reason>,
     pub(crate) record: Record,
 }
@@ -100,6 +102,7 @@ impl Exchange {
             attempt: Attempt::Fresh,
             body_bytes: 0,
             held: None,
+            held_bytes: head.map_or(0, |head| head.held_bytes(&edge.limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
             refused: None,
             record,

@@ -67,6 +67,11 @@ pub(crate) struct Visit {
 pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visit) {
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
+    // Only a plain connection's very first bytes: over TLS it is agreed on, or not spoken.
+    let mut by_knowledge = match &transport {
+        Transport::Plain(_) => visit.http2,
+        Transport::Tls(_) => Http2::Off,
+    };
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
         return Box::pin(http2::serve(worker, conn, visit)).await;
@@ -76,7 +81,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visi
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
         let next = match gate::next(&mut conn, limits, idle, over).await {
             Gate::Over => return,
-            Gate::Preface if visit.http2 == Http2::On => {
+            Gate::Preface if by_knowledge == Http2::On => {
                 return Box::pin(http2::serve(worker, conn, visit)).await;
             }
             Gate::Preface => Box::pin(refuse_bytes(worker, conn, facts, Reason::BadHead)).await,
@@ -93,7 +98,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visi
             Next::Close(conn) => return Box::pin(linger(conn.into_transport(), worker)).await,
             Next::Gone => return,
         };
-        (idle, before) = (Instant::now() + limits.keep_alive, Before::Answers);
+        (idle, before, by_knowledge) = (Instant::now() + limits.keep_alive, Before::Answers, Http2::Off);
     }
 }
 
@@ -157,7 +162,7 @@ async fn prepare(
     };
     exchange.cell = Some(Arc::clone(&cell));
     let connect = exchange.began + edge.limits.connect_total;
-    let patience = Patience { wake: exchange.patience, connect };
+    let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
     let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
     if matches!(admitted, Err(NotAdmitted::Left)) {
         exchange.record.ended_by = EndedBy::Client;

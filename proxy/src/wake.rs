@@ -1,4 +1,4 @@
-//! Holds a request until its environment is ready: register, look, wait; bounded in number and time.
+//! Holds a request until its environment is ready: register, look, wait; bounded in number, bytes and time.
 //!
 //! The front calls [`admit`] before a request enters a lane, its body unread; the lane calls it again when an endpoint
 //! could not be connected to. Whoever waits is reported as wanted at once, and each period until served or gone.
@@ -25,6 +25,8 @@ pub(crate) struct Patience {
     pub(crate) wake: (Instant, Reason),
     /// For a newer version of a cell whose endpoints cannot be connected to.
     pub(crate) connect: Instant,
+    /// What it may have in memory meanwhile.
+    pub(crate) bytes: usize,
 }
 
 /// Why a request did not get an endpoint.
@@ -75,7 +77,7 @@ pub(crate) async fn admit(
             Choice::Exhausted => (patience.connect, Reason::ConnectFailed),
         };
         if place.is_none() {
-            place = Some(Place::take(edge, cell).ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
+            place = Some(Place::take(edge, cell, patience.bytes).ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
         }
         // Each arm is cancel-safe: dropping a wait loses nothing, since the cell is looked at again.
         tokio::select! {
@@ -91,20 +93,27 @@ pub(crate) async fn admit(
 struct Place {
     cell: Arc<Cell>,
     signals: Arc<Signals>,
+    bytes: usize,
 }
 
 impl Place {
-    fn take(edge: &Edge, cell: &Arc<Cell>) -> Option<Self> {
+    fn take(edge: &Edge, cell: &Arc<Cell>, bytes: usize) -> Option<Self> {
         let (limits, signals) = (&edge.limits, &edge.signals);
         enter(&signals.waiters, limits.waiters)?;
+        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= limits.held_bytes);
+        if signals.held_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_err() {
+            signals.waiters.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
         let Some(before) = enter(&cell.waiters, limits.waiters_per_environment) else {
             signals.waiters.fetch_sub(1, Ordering::SeqCst);
+            signals.held_bytes.fetch_sub(bytes, Ordering::SeqCst);
             return None;
         };
         if before == 0 {
             signals.awaited(cell);
         }
-        Some(Self { cell: Arc::clone(cell), signals: Arc::clone(signals) })
+        Some(Self { cell: Arc::clone(cell), signals: Arc::clone(signals), bytes })
     }
 }
 
@@ -112,6 +121,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.cell.waiters.fetch_sub(1, Ordering::SeqCst);
         self.signals.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.signals.held_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 

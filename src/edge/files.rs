@@ -110,9 +110,17 @@ impl Files {
         self.seen.iter().any(|(path, mark)| Mark::of(path) != *mark)
     }
 
-    /// Reads them all: everything is taken, or nothing.
+    /// Reads them all: everything is taken, or nothing. What could not be read counts as changed for as long as it is there.
     pub(super) fn load(&mut self, previous: &Table) -> Result<Loaded, FilesError> {
         self.seen.clear();
+        let loaded = self.read_all(previous);
+        if let (Err(FilesError::Read { .. }), Some((_, mark))) = (&loaded, self.seen.last_mut()) {
+            *mark = None;
+        }
+        loaded
+    }
+
+    fn read_all(&mut self, previous: &Table) -> Result<Loaded, FilesError> {
         let text = self.read(&self.table.clone(), FILE_MAX_BYTES)?;
         let wrong = |source| FilesError::Table { path: self.table.clone(), source };
         let file = TableFile::parse(&text).map_err(wrong)?;

@@ -97,6 +97,8 @@ pub(super) enum LineError {
     Descriptor(#[from] dormouse_proxy::NotListening),
     #[error("it runs as user {0}")]
     Stranger(u32),
+    #[error("this process was told to end")]
+    Told,
     #[error("it refuses: {0}")]
     Refused(String),
     #[error("it failed: {0}")]

@@ -14,7 +14,7 @@ use super::line::LineError;
 use super::notify::Notify;
 use super::upgrade::{self, ANSWER, Successor};
 use crate::config::RunConfig;
-use crate::ends;
+use crate::ends::{self, Ends};
 use crate::failure::Failure;
 
 /// Between two tries to listen to who knocks, after one that failed.
@@ -44,6 +44,14 @@ enum NoSuccessor {
     Line(#[from] LineError),
 }
 
+/// Why an edge is to end.
+pub(super) enum End {
+    /// Another process serves, and was told that this one accepts nothing more.
+    Replaced,
+    /// It was told to. A successor that it started and that does not serve is to be seen off.
+    Told(Option<Child>),
+}
+
 impl Succession {
     /// Listens for the signal from now on. Without a door nobody can take over.
     pub(super) fn new(notify: Notify) -> Result<Self, Failure> {
@@ -55,14 +63,24 @@ impl Succession {
         self.place = Some((run, door));
     }
 
-    /// Returns when another process serves and was told that this one accepts nothing more. What fails is logged.
-    pub(super) async fn replaced(&mut self, proxy: &Proxy) {
-        let Some((run, door)) = &self.place else { return nowhere(&mut self.quit).await };
+    /// Returns when this process is replaced, or told to end. What fails is logged.
+    pub(super) async fn end(&mut self, proxy: &Proxy, ends: &mut Ends) -> End {
+        let Self { quit, place, notify } = self;
+        let Some((run, door)) = place else {
+            tokio::select! {
+                () = ends.told() => return End::Told(None),
+                () = nowhere(quit) => {}
+            }
+            return std::future::pending().await;
+        };
         loop {
+            let mut child = None;
+            // Each arm is cancel-safe: who knocks waits, and signals are kept.
             let successor = tokio::select! {
-                _ = self.quit.recv() => start(run, door, proxy, &self.notify).await,
+                () = ends.told() => return End::Told(None),
+                _ = quit.recv() => start(&mut child, (run, door), proxy, notify, ends).await,
                 knocked = door.knocked() => match knocked {
-                    Ok(stream) => offer(stream, run, proxy, &self.notify).await,
+                    Ok(stream) => offer(stream, run, proxy, notify, ends).await,
                     Err(error) => {
                         tracing::warn!(%error, "who knocks cannot be heard");
                         sleep(PAUSE).await;
@@ -73,10 +91,15 @@ impl Succession {
             match successor {
                 Ok(successor) => {
                     tracing::info!(pid = successor.pid, "another process serves in place of this one");
-                    return;
+                    return End::Replaced;
                 }
+                Err(NoSuccessor::Line(LineError::Told)) => return End::Told(child),
                 Err(error) => {
-                    self.notify.ready();
+                    tokio::select! {
+                        () = see_off(&mut child) => {}
+                        () = ends.told() => return End::Told(child),
+                    }
+                    notify.ready();
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "not replaced; this process goes on serving"
@@ -101,10 +124,16 @@ async fn nowhere(quit: &mut Signal) {
     std::future::pending().await
 }
 
-async fn offer(stream: UnixStream, run: &RunConfig, proxy: &Proxy, notify: &Notify) -> Result<Successor, NoSuccessor> {
+async fn offer(
+    stream: UnixStream,
+    run: &RunConfig,
+    proxy: &Proxy,
+    notify: &Notify,
+    ends: &mut Ends,
+) -> Result<Successor, NoSuccessor> {
     notify.reloading();
     let sockets = proxy.sockets().map_err(NoSuccessor::Sockets)?;
-    let successor = upgrade::offer(stream, sockets, run.within).await?;
+    let successor = upgrade::offer(stream, sockets, run.within, ends).await?;
     // In this order: whoever is released may do all of it at once.
     proxy.step_back();
     notify.main_process(successor.pid.unsigned_abs());
@@ -116,29 +145,30 @@ async fn offer(stream: UnixStream, run: &RunConfig, proxy: &Proxy, notify: &Noti
     Ok(successor)
 }
 
-/// Starts this program again, as it is on disk now.
-async fn start(run: &RunConfig, door: &Door, proxy: &Proxy, notify: &Notify) -> Result<Successor, NoSuccessor> {
+/// Starts this program again, as it is on disk now, as `child`.
+async fn start(
+    child: &mut Option<Child>,
+    (run, door): (&RunConfig, &Door),
+    proxy: &Proxy,
+    notify: &Notify,
+    ends: &mut Ends,
+) -> Result<Successor, NoSuccessor> {
     let (program, arguments) = &run.successor;
     let program = program.as_ref().ok_or(NoSuccessor::NoProgram)?;
-    let mut child = Command::new(program).args(arguments).spawn().map_err(NoSuccessor::Start)?;
+    let child = child.insert(Command::new(program).args(arguments).spawn().map_err(NoSuccessor::Start)?);
     tracing::info!(pid = child.id(), program = %program.display(), "started a successor");
     let knocked = tokio::select! {
         knocked = door.knocked() => knocked.map_err(NoSuccessor::Start),
         ended = child.wait() => Err(ended.map_or_else(NoSuccessor::Start, NoSuccessor::Ended)),
         () = sleep(run.within) => Err(NoSuccessor::Silent),
+        () = ends.told() => Err(LineError::Told.into()),
     };
-    let offered = match knocked {
-        Ok(stream) => offer(stream, run, proxy, notify).await,
-        Err(error) => Err(error),
-    };
-    if offered.is_err() {
-        end(child).await;
-    }
-    offered
+    offer(knocked?, run, proxy, notify, ends).await
 }
 
 /// Sees to it that a successor that does not succeed is gone: it knows by now, unless it hangs.
-async fn end(mut child: Child) {
+pub(super) async fn see_off(child: &mut Option<Child>) {
+    let Some(child) = child else { return };
     if timeout(ANSWER, child.wait()).await.is_err() {
         // It may have ended just now.
         let _killed = child.kill().await;

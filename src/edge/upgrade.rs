@@ -10,23 +10,31 @@
 //! ```
 //!
 //! Until `Released` the old one serves as if nothing had happened, whatever becomes of the other; and no socket is without a
-//! process that holds it. Either may say why not, and end the conversation.
+//! process that holds it. Either may say why not, and end the conversation; the old one does when it is told to end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use dormouse_proxy::{Address, Listening, gather};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::door;
 use super::line::{Described, Kind, Line, LineError, Message, SOCKETS_PER_MESSAGE, VERSION};
+use crate::ends::Ends;
 use crate::failure::{Exit, Failure};
 use crate::plain;
 
 /// For each message but `Ready`, whose time a flag says.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// For the end of a process that gave up the line without a word.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Sockets that are taken.
 const SOCKETS_MAX: usize = 4096;
@@ -43,6 +51,8 @@ pub(super) struct Inheritance {
 pub(super) struct Predecessor {
     line: Line,
     pub(super) pid: i32,
+    /// To see its end by, where it can be seen.
+    process: Option<OwnedFd>,
 }
 
 /// Asks the edge that runs with a folder for its sockets.
@@ -63,8 +73,9 @@ pub(super) async fn inherit(folder: &Path) -> Result<Inheritance, Failure> {
     };
     let line = Line::new(stream).map_err(|(line, error)| failed(line.peer(), &error))?;
     let pid = line.peer();
+    let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     match receive(&line).await {
-        Ok(sockets) => Ok(Inheritance { sockets, predecessor: Predecessor { line, pid } }),
+        Ok(sockets) => Ok(Inheritance { sockets, predecessor: Predecessor { line, pid, process } }),
         Err(error) => {
             say_why(&line, Message::Failed { why: error.to_string() }).await;
             Err(failed(pid, &error))
@@ -105,6 +116,12 @@ fn add(sockets: &mut Vec<Listening>, described: Vec<Described>, sent: Vec<OwnedF
     Ok(())
 }
 
+/// Readable when the process has ended.
+#[expect(deprecated, reason = "sound here: the descriptor is borrowed for as long as it is watched")]
+fn watched(process: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    AsyncFd::with_interest(process, Interest::READABLE)
+}
+
 async fn soon(line: &Line) -> Result<(Message, Vec<OwnedFd>), LineError> {
     timeout(ANSWER, line.hear()).await.unwrap_or(Err(LineError::Late))
 }
@@ -139,10 +156,23 @@ impl Predecessor {
             Ok((Message::Released, _)) => Ok(()),
             Err(LineError::Gone | LineError::Io(_)) => {
                 tracing::warn!(pid = self.pid, "the edge before this one ended while it handed over");
+                self.ended().await;
                 Ok(())
             }
             Ok(_) => Err(self.refused(&LineError::Unexpected("no release"))),
             Err(error) => Err(self.refused(&error)),
+        }
+    }
+
+    /// Waits until the process is gone: at its end it removes the files of its Unix sockets, unless they are another's by then.
+    async fn ended(&self) {
+        let Some(process) = &self.process else { return };
+        let ended = async { watched(process.as_fd())?.readable().await.map(drop) };
+        if !matches!(timeout(ENDS_WITHIN, ended).await, Ok(Ok(()))) {
+            tracing::warn!(
+                pid = self.pid,
+                "the edge before this one still runs; this one takes its files all the same"
+            );
         }
     }
 
@@ -157,11 +187,12 @@ impl Predecessor {
     }
 }
 
-/// Hands over to whoever knocked. Returns when the other one is ready to be released; then [`Successor::release`] has to follow.
+/// Hands over to whoever knocked, unless it is told to end. Returns when the other one is ready to be released; then [`Successor::release`] has to follow.
 pub(super) async fn offer(
     stream: UnixStream,
     sockets: Vec<Listening>,
     within: Duration,
+    ends: &mut Ends,
 ) -> Result<Successor, LineError> {
     let line = match Line::new(stream) {
         Ok(line) => line,
@@ -169,7 +200,12 @@ pub(super) async fn offer(
     };
     let pid = line.peer();
     tracing::info!(pid, "a process asks for the sockets, to serve in place of this one");
-    match give(&line, sockets, within).await {
+    let given = tokio::select! {
+        given = give(&line, sockets, within) => given,
+        // What may be said in part then is nothing that the other one serves after.
+        () = ends.told() => Err(LineError::Told),
+    };
+    match given {
         Ok(()) => Ok(Successor { line, pid }),
         Err(error) => refuse(&line, error).await,
     }

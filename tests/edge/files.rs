@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -39,6 +40,29 @@ async fn a_bad_table_is_told_with_its_place_and_the_old_one_stays() {
     assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
     write_table(edge.folder(), &[("b.example", &one)]);
     edge.until("b.example", Ok("one")).await;
+}
+
+#[tokio::test]
+async fn files_that_could_not_be_read_are_read_again_until_they_are() {
+    let (one, two) = (origin("one").await, origin("two").await);
+    let mut edge = Edge::start(folder(&[("a.example", &one)])).await;
+    let pid = Pid::from_raw(edge.id().cast_signed());
+    let descriptors = |limit| prlimit(pid, Resource::Nofile, limit).unwrap();
+    let before = descriptors(Rlimit { current: Some(3), ..getrlimit(Resource::Nofile) });
+    write_table(edge.folder(), &[("a.example", &two)]);
+    let line = edge.says("the files are not taken; what was served goes on").await;
+    assert!(line.contains("cannot read") && line.contains("table.json"), "{line}");
+    descriptors(before);
+    edge.until("a.example", Ok("two")).await;
+}
+
+#[tokio::test]
+async fn a_hup_signal_has_the_files_read_whether_they_seem_changed_or_not() {
+    let one = origin("one").await;
+    let mut edge = Edge::start(folder(&[("a.example", &one)])).await;
+    edge.signal("HUP").await;
+    edge.says("table file taken generation=2 changed=0").await;
+    assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
 }
 
 #[tokio::test]

@@ -151,7 +151,75 @@ async fn a_predecessor_that_ends_or_lies_is_told_and_one_that_ends_last_leaves_i
     let mut edge = Edge::with(folder, &["--http", &at.to_string(), "--run", &run, "--upgrade"]).await;
     dying.await.unwrap();
     edge.says("ended while it handed over").await;
+    // The double is a process that goes on.
+    edge.says("still runs; this one takes its files all the same").await;
     assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
+}
+
+#[tokio::test]
+async fn told_to_end_in_the_midst_of_a_hand_over_it_says_so_and_the_successor_does_not_take_over() {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    let (run, path) = (run(&folder), folder.path().join("http.sock"));
+    let mut old = Edge::with(folder, &["--http", &format!("unix:{}", path.display()), "--run", &run]).await;
+    let (offered, taken) = tokio::sync::oneshot::channel();
+    let successor = tokio::task::spawn_blocking(move || {
+        let mut line = double::Line::knock(&run);
+        line.say(r#"{"message":"hello","version":1}"#);
+        assert_eq!(line.hear()["message"], "offer");
+        assert_eq!(line.hear()["message"], "sockets");
+        offered.send(()).unwrap();
+        line.hear()
+    });
+    soon("the offer", taken).await.unwrap();
+    old.signal("TERM").await;
+    let heard = soon("its word", successor).await.unwrap();
+    assert_eq!(heard["message"], "refused", "{heard}");
+    assert!(heard["why"].to_string().contains("told to end"), "{heard}");
+    assert!(old.ended().await.success());
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn told_to_end_it_takes_along_the_successor_that_it_started() {
+    let folder = folder(&[]);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    crate::files::issue(folder.path(), "own", &["a.example"]);
+    let (run, chain, key, clients) = (run(&folder), path("own.pem"), path("own.key"), path("clients.pem"));
+    fs::copy(&chain, &clients).unwrap();
+    let words = ["--https", ANY, "--cert", &chain, "--key", &key, "--client-ca", &clients, "--run", &run];
+    let mut edge = Edge::with(folder, &words).await;
+    // Read at a start alone; and whoever opens it waits until somebody writes.
+    fs::remove_file(&clients).unwrap();
+    assert!(Command::new("mkfifo").arg(&clients).status().await.unwrap().success());
+    edge.signal("QUIT").await;
+    edge.says("serve in place of this one").await;
+    edge.signal("TERM").await;
+    assert!(edge.ended().await.success());
+    // The last one that holds its output: the successor hangs, and is ended with this one.
+    assert_eq!(edge.line().await, "");
+}
+
+#[tokio::test]
+async fn told_to_end_while_it_asks_for_the_sockets_a_successor_ends() {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    let run = run(&folder);
+    let old = double::Old::open(&run);
+    let (asked, heard) = tokio::sync::oneshot::channel();
+    let silent = tokio::task::spawn_blocking(move || {
+        let mut line = old.knocked();
+        line.greeted();
+        asked.send(()).unwrap();
+        line.rest();
+    });
+    let mut new = command(folder.path(), &["--http", ANY, "--run", &run, "--upgrade"]).spawn().unwrap();
+    soon("its greeting", heard).await.unwrap();
+    let told = std::time::Instant::now();
+    crate::program::signal(new.id().unwrap(), "TERM").await;
+    assert!(soon("its end", new.wait()).await.unwrap().success(), "it was told to end, and does; this is no failure");
+    assert!(told.elapsed() < std::time::Duration::from_secs(9), "before the other one is late with its answer");
+    silent.await.unwrap();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A range of addresses. As text: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.1`, or `unix` for whoever comes through a Unix
-/// socket.
+/// socket that is listened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     /// IPv4.
@@ -44,7 +44,7 @@ pub enum NetworkError {
 }
 
 impl Network {
-    /// Whether an address is in it; `None` is whoever has none.
+    /// Whether an address is in it; `None` is whoever comes through a Unix socket of ours.
     pub fn contains(&self, address: Option<IpAddr>) -> bool {
         match (self, address.map(|address| address.to_canonical())) {
             (Self::V4 { first, prefix }, Some(IpAddr::V4(address))) => masked_v4(address, *prefix) == *first,

@@ -26,6 +26,8 @@ pub(crate) enum Reason {
     Waking,
     WakeTimeout,
     HoldFull,
+    /// There is no place for one more connection to an instance.
+    Busy,
     Failed {
         retry_in: Duration,
     },
@@ -143,6 +145,14 @@ impl Reason {
                 Some(LATER),
                 Application,
             ),
+            Self::Busy => (
+                503,
+                "busy",
+                "Too busy",
+                "This server has too much to do right now. Please try again shortly.",
+                Some(LATER),
+                Operator,
+            ),
             Self::Failed { retry_in } => (
                 503,
                 "failed",
@@ -196,7 +206,8 @@ mod tests {
 
     #[test]
     fn every_reason_that_passes_says_when_to_come_back() {
-        for reason in [Reason::Waking, Reason::WakeTimeout, Reason::HoldFull, Reason::Stopping, Reason::NoEndpoint] {
+        use Reason::{Busy, HoldFull, NoEndpoint, Stopping, WakeTimeout, Waking};
+        for reason in [Waking, WakeTimeout, HoldFull, Busy, Stopping, NoEndpoint] {
             assert!(reason.refusal().retry_after.is_some(), "{reason:?}");
         }
     }

@@ -41,7 +41,7 @@ pub(crate) async fn next(conn: &mut Conn, limits: &Limits, idle: Instant, over: 
                 conn.discard(empty_line);
                 conn.wire().begin();
                 let head = &conn.ahead()[..end - empty_line];
-                if head == PREFACE {
+                if empty_line == 0 && head == PREFACE {
                     return Gate::Preface;
                 }
                 return match Head::parse(head, limits.target_bytes) {

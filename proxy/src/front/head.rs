@@ -7,6 +7,7 @@ use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
 use super::fence::Framing;
+use crate::config::Limits;
 use crate::decide::headers::{canonical_eq, is_reserved_for_proxies};
 use crate::decide::refuse::Reason;
 
@@ -20,7 +21,7 @@ const NOMINATIONS_MAX: usize = 9;
 /// What the front knows of a request before its lane sees it.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// Its length in bytes.
+    /// Its length in bytes; of a stream, that of its target and fields.
     pub(crate) bytes: usize,
     pub(crate) method: Method,
     pub(crate) version: Version,
@@ -167,6 +168,16 @@ impl Head {
         })
     }
 
+    /// What its request may have in memory while nobody takes it: itself, and what is read of the client meanwhile.
+    pub(crate) fn held_bytes(&self, limits: &Limits) -> usize {
+        let ahead = match (self.version, self.framing) {
+            (Version::Http2, Framing::Empty) => 0,
+            (Version::Http2, _) => limits.stream_window as usize,
+            (Version::Http10 | Version::Http11, _) => limits.ahead_bytes,
+        };
+        self.bytes + ahead
+    }
+
     /// Reads the head of an HTTP/2 stream, which the codec has found well-formed (RFC 9113 section 8.2 and 8.3).
     pub(crate) fn of_stream(request: &request::Parts, body: StreamBody, target_max: usize) -> Result<Self, Reason> {
         let version = Version::Http2;
@@ -202,8 +213,9 @@ impl Head {
             (Framing::Length(length), StreamBody::Follows) => Framing::Length(length),
             _ => Framing::Chunked,
         };
+        let bytes = headers.iter().map(|field| field.name.len() + field.value.len()).sum::<usize>();
         Ok(Self {
-            bytes: 0,
+            bytes: bytes + target.origin_form.len(),
             version,
             form: Form::Origin,
             host: String::from_utf8_lossy(host).into_owned(),

@@ -21,9 +21,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
+use super::listen::budget::Place;
 use super::{Visit, Worker, linger, prepare};
 use crate::config::Limits;
 use crate::decide::forwarded::from_fields;
+use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
@@ -118,7 +120,8 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit)
                 match accepted {
                     Ok(Some(H2Accept::Session(session))) => {
                         conduct.streams += 1;
-                        running.spawn_local(stream(Rc::clone(worker), session, visit.clone()));
+                        let place = (!running.is_empty()).then(|| worker.edge.budget.stream()).transpose();
+                        running.spawn_local(stream(Rc::clone(worker), session, visit.clone(), place));
                     }
                     Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
                     Ok(None) | Err(_) => return,
@@ -155,10 +158,20 @@ async fn thrown(phase: Phase) {
     }
 }
 
-async fn stream(worker: Rc<Worker>, mut session: HttpSession, visit: Visit) -> Ended {
+/// The first of those that run has its connection's place.
+async fn stream(
+    worker: Rc<Worker>,
+    mut session: HttpSession,
+    visit: Visit,
+    place: Result<Option<Place>, Reason>,
+) -> Ended {
     let edge = &worker.edge;
     let body = if session.is_body_empty() { StreamBody::None } else { StreamBody::Follows };
     let head = Head::of_stream(session.req_header(), body, edge.limits.target_bytes);
+    let (_place, head) = match place {
+        Ok(place) => (place, head),
+        Err(reason) => (None, Err(reason)),
+    };
     let wire = Arc::new(Wire::default());
     let fields = session.req_header().headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let facts = visit.trusted.as_ref().map_or(visit.facts, |trusted| from_fields(visit.facts, trusted, fields));

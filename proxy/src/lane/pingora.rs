@@ -333,7 +333,8 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);
-    let patience = Patience { wake: exchange.patience, connect: first + edge.limits.connect_total };
+    let connect = first + edge.limits.connect_total;
+    let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
     match admit(&edge, &cell, &exchange.tried, patience, pin!(pending())).await {
         Ok(admitted) => {
             exchange.board(admitted);

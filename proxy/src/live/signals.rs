@@ -4,7 +4,7 @@
 //! environments cost nothing. A full list loses nothing for good: what is level-triggered comes again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use dormouse_link::Report;
 use tokio::sync::{Notify, mpsc};
@@ -26,6 +26,8 @@ pub(crate) struct Signals {
     pub(crate) first_waiter: AtomicBool,
     /// Requests held in all.
     pub(crate) waiters: AtomicU32,
+    /// What they may have in memory.
+    pub(crate) held_bytes: AtomicUsize,
     wanted: mpsc::Sender<Arc<Cell>>,
     seen: mpsc::Sender<Arc<Cell>>,
     unreachable: mpsc::Sender<Report>,
@@ -49,6 +51,7 @@ impl Signals {
             poke: Notify::new(),
             first_waiter: AtomicBool::new(false),
             waiters: AtomicU32::new(0),
+            held_bytes: AtomicUsize::new(0),
             wanted,
             seen,
             unreachable,

@@ -218,6 +218,32 @@ async fn through_a_unix_socket_no_address_is_told_but_a_proxys() {
 }
 
 #[tokio::test]
+async fn p25_whom_a_header_says_came_through_a_unix_socket_is_not_believed_as_one_who_came_through_ours() {
+    // AF_UNIX, with two empty paths.
+    let nameless = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\x00\xd8"[..], &[0; 216]].concat();
+    let request = format!("{GET}X-Forwarded-For: 198.51.100.9\r\nX-Forwarded-Proto: https\r\n\r\n");
+    let unknown = "for=unknown;host=\"a.example\";proto=http";
+    let (over_tcp, origin) = world(&["127.0.0.1"], &["unix", "127.0.0.1"]).await;
+    let bytes = [&nameless[..], request.as_bytes()].concat();
+    assert_eq!(told_of(&over_tcp, &origin, &bytes).await, ["", "", unknown, "http", ""]);
+    over_tcp.stop().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("s");
+    let mut world = World::with(|config| {
+        let listener = Listener::http(Address::Unix(path.clone()));
+        let unix = vec![Network::Unix];
+        config.listeners[0] = Listener { trust_forwarded_from: unix.clone(), proxy_protocol_from: unix, ..listener };
+    })
+    .await;
+    world.serve("a.example", &[&origin]).await;
+    let mut client = Client::over(UnixStream::connect(&path).await.expect("it listens"));
+    client.send(bytes).await;
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(told(origin.requests().last().expect("it came")), ["", "", unknown, "http", ""]);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn ipv6_visitors_are_known_by_their_address() {
     let any = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0));
     if std::net::TcpListener::bind(any).is_err() {

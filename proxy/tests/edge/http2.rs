@@ -1,16 +1,18 @@
 //! HTTP/2: what HTTP/1 clients get, its clients get; and one that costs more than it uses is told to be calm.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dormouse_link::State;
-use dormouse_proxy::{Config, Http2};
+use dormouse_proxy::{Config, Http2, Listener};
 use h2::Reason;
 use http::{Method, Request};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::world::http2::{Client, DATA, Frames, GOAWAY, SETTINGS, frame, head, head_of, read, request};
+use crate::world::http2::{Client, DATA, Frames, GOAWAY, PREFACE, SETTINGS, frame, head, head_of, read, request};
 use crate::world::origin::Origin;
+use crate::world::tls::{Authority, HTTP1};
 use crate::world::{World, environment, ready, route, soon, until};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -79,6 +81,27 @@ async fn a_hundred_streams_at_a_time_are_each_answered() {
 }
 
 #[tokio::test]
+async fn streams_beyond_a_connections_first_take_places_of_connections() {
+    let (world, origin) = world(|config| config.limits.connections = 3).await;
+    let mut client = client(&world).await;
+    let mut answers = Vec::new();
+    for count in 1..=3 {
+        let (answer, mut body) = client.begin(request(Method::POST, "a.example", "/slow")).await;
+        body.send_data(Bytes::new(), true).expect("an end");
+        answers.push(answer);
+        origin.got(count).await;
+    }
+    let full = client.get("a.example", "/").await.expect("an answer");
+    assert_eq!((full.status, full.field("retry-after")), (503, Some("5")), "there is no place for a fourth");
+    origin.state.go.add_permits(3);
+    for answer in answers {
+        assert_eq!(soon("an answer", read(answer)).await.expect("an answer").text(), "one");
+    }
+    assert_eq!(client.get("a.example", "/").await.expect("an answer").text(), "one", "places are free again");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_refused_is_refused_stream_by_stream() {
     let (world, origin) = world(|config| {
         config.limits.body_bytes = 10;
@@ -124,6 +147,30 @@ async fn a_listener_without_http_2_refuses_its_preface() {
     assert_eq!(client.response().await.status, 400);
     assert!(client.closed().await);
     world.stop().await;
+}
+
+#[tokio::test]
+async fn the_preface_is_none_but_as_the_very_first_bytes_of_a_plain_connection() {
+    let https = Listener::https(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let (mut world, _origin) = world(|config| config.listeners.push(https)).await;
+    let mut authority = Authority::default();
+    world.publish([authority.issue("a.example")]).await;
+    let mut after_a_request = world.client().await;
+    assert_eq!(after_a_request.get("a.example", "/").await.text(), "one");
+    refused(after_a_request, "").await;
+    refused(world.client().await, "\r\n").await;
+    let mut agreed = authority.connect(&world, "a.example").await.expect("hands are shaken");
+    assert_eq!(agreed.stream.get_ref().1.alpn_protocol(), Some(HTTP1));
+    agreed.send("").await;
+    refused(agreed, "").await;
+    world.stop().await;
+}
+
+/// That the preface is no request, and the end.
+async fn refused(mut client: crate::world::client::Client<impl AsyncRead + AsyncWrite + Unpin>, before: &str) {
+    client.send([before.as_bytes(), PREFACE].concat()).await;
+    assert_eq!(client.response().await.status, 400);
+    assert!(client.closed().await);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::world::client::Client;
 use crate::world::origin::Origin;
-use crate::world::{World, environment, ready, route, until};
+use crate::world::{World, environment, http2, ready, route, soon, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
@@ -195,5 +195,60 @@ async fn a_held_request_hears_when_its_environment_goes_away() {
     world.remove(ids).await;
     assert_eq!(client.response().await.status, 503);
     assert_eq!(client.get("a.example", "/").await.status, 404);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_held_requests_may_have_read_ahead_is_bounded_in_all() {
+    let (mut world, origin) = asleep(|config| {
+        config.limits.report_period = Duration::from_millis(20);
+        config.limits.held_bytes = 10_000;
+    })
+    .await;
+    let mut held = Vec::new();
+    for count in 1..=2 {
+        let mut client = world.client().await;
+        client.send(GET).await;
+        world.reports.find("it to be wanted", 0, |report| wanted(report, count)).await;
+        held.push(client);
+    }
+    let full = world.get("a.example", "/").await;
+    assert_eq!((full.status, full.field("retry-after").as_deref()), (503, Some("5")));
+    held.pop();
+    let from = world.reports.count();
+    world.reports.find("one to be wanted", from, |report| wanted(report, 1)).await;
+    let mut client = world.client().await;
+    let from = world.reports.count();
+    client.send(GET).await;
+    world.reports.find("both to be wanted", from, |report| wanted(report, 2)).await;
+    held.push(client);
+    world.publish([ready("a.example", 2, &[&origin])]).await;
+    for mut client in held {
+        assert_eq!(client.response().await.text(), "one");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_held_stream_counts_the_window_that_its_body_may_fill() {
+    let (mut world, origin) = asleep(|config| {
+        config.listeners[0].http2 = dormouse_proxy::Http2::On;
+        config.limits.held_bytes = 100_000;
+    })
+    .await;
+    let mut client = http2::Client::connect(world.http()).await;
+    let (first, mut body) = client.begin(http2::request(http::Method::POST, "a.example", "/")).await;
+    world.reports.find("it to be wanted", 0, |report| wanted(report, 1)).await;
+    let full = client.send(http2::request(http::Method::POST, "a.example", "/"), b"body").await.expect("an answer");
+    assert_eq!(full.status, 503, "two windows are too much");
+    let mut place = client.ready().await.expect("the connection is open");
+    let bare = http2::request(http::Method::GET, "a.example", "/");
+    let (second, _) = place.send_request(bare, true).expect("a request");
+    world.reports.find("one without a body to be wanted, too", 0, |report| wanted(report, 2)).await;
+    body.send_data(bytes::Bytes::new(), true).expect("an end");
+    world.publish([ready("a.example", 2, &[&origin])]).await;
+    for answer in [first, second] {
+        assert_eq!(soon("an answer", http2::read(answer)).await.expect("an answer").text(), "one");
+    }
     world.stop().await;
 }

@@ -119,6 +119,8 @@ impl Reception {
             Spent::Handshakes => {
                 warn!(left_out, "there are as many TLS handshakes as there may be: one was given up");
             }
+            // Each is answered, and that is logged.
+            Spent::Streams => {}
         }
     }
 }
@@ -136,6 +138,8 @@ async fn connection(
     let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let client = peer.map(|peer| peer.ip().to_canonical());
     let mut facts = Facts { client, port: stream.port(), scheme };
+    let mut trusted = &entrance.trust_forwarded_from;
+    let nobody = Arc::default();
     let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
     if listed(&entrance.proxy_protocol_from) {
         // In a box: it is short, and the connection is long.
@@ -144,14 +148,18 @@ async fn connection(
             Ok(Ok(Source::Client { address, port })) => {
                 facts = Facts { client: Some(address), port: Some(port), ..facts };
             }
-            Ok(Ok(Source::Nameless)) => facts = Facts { client: None, port: None, ..facts },
+            // It came through somebody else's Unix socket: that is not the one of ours whose users are known.
+            Ok(Ok(Source::Nameless)) => {
+                facts = Facts { client: None, port: None, ..facts };
+                trusted = &nobody;
+            }
             Ok(Err(HeaderError::Ended)) => return,
             Ok(Err(error)) => return Box::pin(no_header(reception, stream, facts, &error)).await,
             Err(_) => return debug!("a PROXY protocol header took too long"),
         }
     }
     let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
-    let trusted = listed(&entrance.trust_forwarded_from).then(|| Arc::clone(&entrance.trust_forwarded_from));
+    let trusted = listed(trusted).then(|| Arc::clone(trusted));
     // A trusted proxy's connections are of many clients.
     if trusted.is_none()
         && let Err(spent) = place.of_client(facts.client)

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::config::{Limits, masked_v6};
+use crate::decide::refuse::Reason;
 
 /// A client with IPv6 has all addresses that share so many bits.
 const IPV6_CLIENT_BITS: u8 = 64;
@@ -27,12 +28,13 @@ pub(crate) struct Budget {
     refused: Refused,
 }
 
-/// Connections that were closed at once.
+/// Connections that were closed at once, and streams that were answered instead.
 #[derive(Default)]
 struct Refused {
     connections: AtomicU64,
     clients: AtomicU64,
     handshakes: AtomicU64,
+    streams: AtomicU64,
 }
 
 /// What was used up.
@@ -41,6 +43,7 @@ pub(crate) enum Spent {
     Connections,
     Client,
     Handshakes,
+    Streams,
 }
 
 impl Budget {
@@ -58,12 +61,21 @@ impl Budget {
         Ok(Place { budget: Arc::clone(self), client: None })
     }
 
+    /// One more stream of a connection that has one: both may need a connection to an instance.
+    pub(in crate::front) fn stream(self: &Arc<Self>) -> Result<Place, Reason> {
+        self.connection().map_err(|_| {
+            self.note(Spent::Streams);
+            Reason::Busy
+        })
+    }
+
     /// Counts what did not fit.
     pub(super) fn note(&self, spent: Spent) {
         let counter = match spent {
             Spent::Connections => &self.refused.connections,
             Spent::Client => &self.refused.clients,
             Spent::Handshakes => &self.refused.handshakes,
+            Spent::Streams => &self.refused.streams,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -77,13 +89,14 @@ impl Budget {
                 "connections": self.refused.connections.load(Ordering::Relaxed),
                 "clients": self.refused.clients.load(Ordering::Relaxed),
                 "handshakes": self.refused.handshakes.load(Ordering::Relaxed),
+                "streams": self.refused.streams.load(Ordering::Relaxed),
             },
         })
     }
 }
 
-/// A connection's part of the budget; freed with its drop.
-pub(super) struct Place {
+/// A connection's, or a further stream's, part of the budget; freed with its drop.
+pub(in crate::front) struct Place {
     budget: Arc<Budget>,
     client: Option<IpAddr>,
 }
