@@ -212,6 +212,20 @@ async fn what_a_failed_build_was_built_upon_stays() {
 }
 
 #[tokio::test]
+async fn an_image_whose_name_went_to_another_one_is_left_over_and_goes() {
+    let bed = Bed::docker().await;
+    let old = bed.image("dormouse/app:1", &[("serve", "old")]).await;
+    let new = bed.image("dormouse/app:1", &[("serve", "new")]).await;
+    let leftovers = bed.engine.leftovers().await.unwrap();
+    assert!(leftovers.iter().any(|leftover| leftover.image == old.id), "{leftovers:?}");
+    for leftover in &leftovers {
+        bed.engine.remove_leftover(leftover).await.unwrap();
+    }
+    let now = all_images();
+    assert!(!now.contains(&old.id) && now.contains(&new.id), "{now}");
+}
+
+#[tokio::test]
 async fn a_start_after_all_was_removed_leaves_nothing() {
     let bed = Bed::docker().await;
     bed.engine.remove_all().await.unwrap();
