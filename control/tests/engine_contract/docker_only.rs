@@ -123,6 +123,10 @@ async fn containers_may_do_no_more_than_they_need() {
         show("sandbox", "{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}} {{.Config.User}}"),
         "[ALL] true 65534:65534"
     );
+    // No published ports, no volumes, no devices: with the last two, no engine's socket either.
+    let open =
+        "{{len .HostConfig.PortBindings}} {{len .NetworkSettings.Ports}} {{len .Mounts}} {{len .HostConfig.Devices}}";
+    assert_eq!([show("app", open), show("sandbox", open)], ["0 0 0 0"; 2].map(str::to_owned));
     assert_eq!(show("sandbox", "{{.Config.Hostname}}"), instance.name);
     assert_eq!(
         show("app", "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"mode\"}}"),
