@@ -54,8 +54,8 @@ pub trait Engine: Send + Sync + 'static {
     /// The image of a tag, or `None` where the engine does not have it.
     async fn image(&self, tag: &str) -> Result<Option<Image>, EngineError>;
 
-    /// What builds made on their way and nothing is made from: of one that runs, or that was cut off. Those that can be
-    /// removed first come first.
+    /// What builds made and nothing is made from: on the way of one that runs or was cut off, or an image that was built once
+    /// more. Those that can be removed first come first.
     async fn leftovers(&self) -> Result<Vec<Leftover>, EngineError>;
 
     /// Removes one of them, unless it is needed by now.
@@ -120,7 +120,7 @@ pub struct Build {
     pub deadline: Duration,
 }
 
-/// A layer that a build made on its way.
+/// A layer that a build made on its way, or its image without a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// The engine's own id.

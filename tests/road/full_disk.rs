@@ -65,7 +65,7 @@ impl Disk {
 }
 
 fn not_tested(why: &str) -> Option<Disk> {
-    eprintln!("not tested: a small disk of the test's own needs the right to mount: {}", why.trim());
+    crate::not_tested(&format!("a small disk of the test's own needs the right to mount: {}", why.trim()));
     None
 }
 

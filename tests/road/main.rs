@@ -30,6 +30,14 @@ mod sweep;
 mod wake;
 mod world;
 
+/// Says that this machine cannot show something, and why; fails where everything is to be shown (`DORMOUSE_TEST_ALL=1`).
+#[expect(clippy::disallowed_methods, reason = "what is tested is not the program's configuration")]
+pub(crate) fn not_tested(why: &str) {
+    let all = std::env::var_os("DORMOUSE_TEST_ALL").is_some_and(|value| value == "1");
+    assert!(!all, "not tested, as DORMOUSE_TEST_ALL asks for: {why}");
+    eprintln!("not tested: {why}");
+}
+
 /// A scenario, once on each engine.
 #[macro_export]
 macro_rules! on_both_engines {

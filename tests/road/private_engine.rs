@@ -35,7 +35,7 @@ impl PrivateEngine {
         let root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
         let program = Command::new("dockerd").arg("--version").stdout(Stdio::null()).status();
         if !root || !program.is_ok_and(|status| status.success()) {
-            eprintln!("not tested: an engine of the test's own needs root and dockerd");
+            crate::not_tested("an engine of the test's own needs root and dockerd");
             return None;
         }
         let folder = tempfile::Builder::new().prefix("dormouse-engine-").tempdir().expect("a folder").keep();

@@ -203,6 +203,12 @@ impl World {
         self.life.take().expect("it runs").crashed();
     }
 
+    /// Starts the program again, with a crash in this life.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn begin_crashing(&mut self, point: &str) {
+        self.life = Some(Life::crashing_program(&self.config.data, point));
+    }
+
     /// Starts it again on the same folder and engine, after whichever end, as what it was.
     pub(crate) fn begin(&mut self) {
         self.life = Some(match self.kind {
@@ -283,6 +289,14 @@ impl World {
         let status = response.status().as_u16();
         let text = response.text().await.expect("a body");
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Asks the API, which may not live to answer.
+    #[cfg(feature = "crash-points")]
+    pub(crate) async fn try_api(&self, method: &str, path: &str) {
+        let url = format!("http://{}/api/v1{path}", self.addresses().api);
+        let request = self.client.request(method.parse().expect("a method"), url).bearer_auth(&self.token);
+        drop(request.send().await);
     }
 
     /// Something that is followed to its end.

@@ -123,6 +123,10 @@ async fn containers_may_do_no_more_than_they_need() {
         show("sandbox", "{{.HostConfig.CapDrop}} {{.HostConfig.ReadonlyRootfs}} {{.Config.User}}"),
         "[ALL] true 65534:65534"
     );
+    // No published ports, no volumes, no devices: with the last two, no engine's socket either.
+    let open =
+        "{{len .HostConfig.PortBindings}} {{len .NetworkSettings.Ports}} {{len .Mounts}} {{len .HostConfig.Devices}}";
+    assert_eq!([show("app", open), show("sandbox", open)], ["0 0 0 0"; 2].map(str::to_owned));
     assert_eq!(show("sandbox", "{{.Config.Hostname}}"), instance.name);
     assert_eq!(
         show("app", "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"mode\"}}"),
@@ -209,6 +213,20 @@ async fn what_a_failed_build_was_built_upon_stays() {
     let (built, _) = bed.build("dormouse/app:2", context(&file)).await;
     assert!(matches!(built, Err(BuildError::Failed(_))), "{built:?}");
     assert!(all_images().contains(&base.id));
+}
+
+#[tokio::test]
+async fn an_image_whose_name_went_to_another_one_is_left_over_and_goes() {
+    let bed = Bed::docker().await;
+    let old = bed.image("dormouse/app:1", &[("serve", "old")]).await;
+    let new = bed.image("dormouse/app:1", &[("serve", "new")]).await;
+    let leftovers = bed.engine.leftovers().await.unwrap();
+    assert!(leftovers.iter().any(|leftover| leftover.image == old.id), "{leftovers:?}");
+    for leftover in &leftovers {
+        bed.engine.remove_leftover(leftover).await.unwrap();
+    }
+    let now = all_images();
+    assert!(!now.contains(&old.id) && now.contains(&new.id), "{now}");
 }
 
 #[tokio::test]

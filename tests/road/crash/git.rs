@@ -33,7 +33,7 @@ async fn a_ref_that_a_git_moves_after_the_next_start_is_deployed() {
     git(&world, &["update-ref", "refs/heads/develop", &old]).await;
     assert!(world.deploy("shop", "test").await.ok);
     world.kill();
-    let store = order::whole_store(&world).await;
+    let left = order::whole_store(&world).await;
     let began = Instant::now();
     // A start looks at the refs before it is done, and finds nothing new.
     world.begin();
@@ -41,7 +41,7 @@ async fn a_ref_that_a_git_moves_after_the_next_start_is_deployed() {
         .await
         .expect_err("nothing is new");
     git(&world, &["update-ref", "refs/heads/develop", &new]).await;
-    order::comes(&world, store, began).await;
+    order::comes(&world, left, began).await;
     assert!(world.get("shop-test.localhost").await.body.contains("new version"));
 }
 

@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::process::Stdio;
 use std::time::Duration;
 
+use dormouse_control::engine::docker::DEFAULT_ADDRESS;
 use dormouse_control::engine::{Observed, Status};
 use dormouse_control::git::Repository;
 use dormouse_control::model::{App, DeploymentState, Environment, EnvironmentState, LIVE, TEST};
 use dormouse_control::store::{Store, StoreError};
+use dormouse_link::EnvironmentId;
+use futures_util::future::join_all;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::world::World;
 
@@ -19,17 +22,32 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(15);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(25);
 
+/// What a crash left.
+pub(crate) struct Left {
+    pub(crate) store: Store,
+    /// What slept and was not wanted, with its newest deployment.
+    sleepers: Vec<(EnvironmentId, Option<String>)>,
+}
+
 /// The file is whole, whoever was in the middle of writing it. It is for looking only, and opened while nobody else writes: two
 /// writers get in each other's way.
-pub(crate) async fn whole_store(world: &World) -> Store {
+pub(crate) async fn whole_store(world: &World) -> Left {
     let store = dormouse_control::open_store(world.data()).await.expect("the store opens");
     let damage = store.damage().await.expect("it can be checked");
     assert!(damage.is_empty(), "{damage:?}");
-    store
+    let mut sleepers = Vec::new();
+    for environment in store.environments().await.expect("the store reads") {
+        let deployments = store.deployments_of(&environment.id).await.expect("the store reads");
+        let calm = environment.asked.is_none() && deployments.iter().all(|deployment| deployment.state.ended());
+        if environment.state == EnvironmentState::Asleep && calm {
+            sleepers.push((environment.id, deployments.first().map(|newest| newest.id.clone())));
+        }
+    }
+    Left { store, sleepers }
 }
 
-/// Everything comes to rest in order, within the time since `began`.
-pub(crate) async fn comes(world: &World, store: Store, began: Instant) {
+/// Everything comes to rest in order and serves, within the time since `began`.
+pub(crate) async fn comes(world: &World, Left { store, sleepers }: Left, began: Instant) {
     loop {
         let wrong = disorder(world, &store).await.unwrap_or_else(|error| Some(error.to_string()));
         let Some(wrong) = wrong else { break };
@@ -37,11 +55,19 @@ pub(crate) async fn comes(world: &World, store: Store, began: Instant) {
         sleep(PAUSE).await;
     }
     let environments = store.environments().await.expect("the store reads");
-    for environment in environments.iter().filter(|found| found.state != EnvironmentState::Empty) {
-        let left = WITHIN.saturating_sub(began.elapsed()).max(Duration::from_secs(5));
-        let serves = timeout(left, serves(world, &store, environment));
-        serves.await.unwrap_or_else(|_| panic!("{} does not serve", environment.title()));
+    for environment in &environments {
+        let newest =
+            store.deployments_of(&environment.id).await.expect("the store reads").first().map(|it| it.id.clone());
+        // A push whose ref had moved is deployed now, which wakes.
+        let slept = sleepers.contains(&(environment.id.clone(), newest));
+        let asleep = environment.state == EnvironmentState::Asleep;
+        assert!(asleep || !slept, "{} slept, nobody wanted it, and it is {:?}", environment.title(), environment.state);
     }
+    let serve = environments.iter().filter(|found| found.state != EnvironmentState::Empty).map(async |environment| {
+        let serves = timeout_at(began + WITHIN, serves(world, &store, environment));
+        serves.await.unwrap_or_else(|_| panic!("{} does not serve within {WITHIN:?}", environment.title()));
+    });
+    join_all(serve).await;
     store.close().await;
 }
 
@@ -168,7 +194,35 @@ async fn left_over(world: &World, store: &Store, apps: &[App]) -> Result<Option<
             return Ok(Some(format!("{folder}/{name} has no owner")));
         }
     }
-    let found = world.fake.as_ref().map(|fake| fake.images()).unwrap_or_default();
-    let stray = found.into_iter().find(|tag| !images.contains(tag));
-    Ok(stray.map(|tag| format!("the image {tag} has no owner")))
+    if let Some(fake) = &world.fake {
+        let stray = fake.images().into_iter().find(|tag| !images.contains(tag));
+        return Ok(stray.map(|tag| format!("the image {tag} has no owner")));
+    }
+    let instances = store.instance_ids().await?.into_iter().map(|id| id.to_string()).collect();
+    Ok(left_on_docker(store.installation(), &images, instances).await)
+}
+
+/// What Docker itself shows under an installation's label, that nobody owns.
+async fn left_on_docker(installation: &str, images: &[String], instances: Vec<String>) -> Option<String> {
+    let network = format!("dormouse-{installation}");
+    let images = images.iter().map(|tag| tag.replacen('/', &format!("/{installation}/"), 1)).collect();
+    // An image without a name is a layer that a build made on its way.
+    let shown: [(&[&str], &str, Vec<String>); 3] = [
+        (&["images"], "{{.Repository}}:{{.Tag}}", images),
+        (&["network", "ls"], "{{.Name}}", vec![network.clone(), format!("{network}-build")]),
+        // Those of a build's steps have no instance.
+        (&["ps", "--all"], "{{.Label \"dormouse.instance\"}}", instances),
+    ];
+    for (what, format, owned) in shown {
+        let mut docker = Command::new("docker");
+        docker.args(["--host", DEFAULT_ADDRESS]).args(what).args(["--no-trunc", "--format", format]);
+        docker.args(["--filter", &format!("label=dormouse.installation={installation}")]).stdin(Stdio::null());
+        let output = docker.output().await.expect("docker runs");
+        assert!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).expect("text");
+        if let Some(line) = lines.lines().find(|line| !owned.iter().any(|owned| owned == line)) {
+            return Some(format!("docker {} shows {line:?}, which has no owner", what.join(" ")));
+        }
+    }
+    None
 }

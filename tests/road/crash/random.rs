@@ -45,13 +45,13 @@ async fn busy(mut world: World, kills: u32, life: u64) {
         // It never ends by itself.
         let _cut_off = timeout(moment, futures_util::future::join_all(work)).await;
         world.kill();
-        let store = order::whole_store(&world).await;
+        let left = order::whole_store(&world).await;
         let began = Instant::now();
         world.begin();
         if kill % 10 == 9 || kill + 1 == kills {
-            order::comes(&world, store, began).await;
+            order::comes(&world, left, began).await;
         } else {
-            store.close().await;
+            left.store.close().await;
         }
     }
     world.api("POST", "/apps", Some(json!({ "name": "shop" }))).await;

@@ -51,10 +51,10 @@ async fn crash_at(point: &str, passing: u32) -> bool {
         () = everything(&world) => return false,
     }
     world.kill();
-    let store = order::whole_store(&world).await;
+    let left = order::whole_store(&world).await;
     let began = Instant::now();
     world.begin();
-    order::comes(&world, store, began).await;
+    order::comes(&world, left, began).await;
     // And it goes on as ever.
     world.api("POST", "/apps", Some(serde_json::json!({ "name": "shop" }))).await;
     world.pushed_by("after", "shop", &Source::says("after the crash")).await;
@@ -74,12 +74,63 @@ mod docker {
             // Whatever it said before it was cut off.
             world.push("shop", &Source::says("the version")).await;
             world.crashed();
-            let store = order::whole_store(&world).await;
+            let left = order::whole_store(&world).await;
             let began = Instant::now();
             world.begin();
-            order::comes(&world, store, began).await;
+            order::comes(&world, left, began).await;
             assert!(world.get("shop-test.localhost").await.body.contains("the version"));
         }
+    }
+
+    /// What is asked of an application that runs on Test.
+    #[derive(Clone, Copy)]
+    enum Asked {
+        Live,
+        Again,
+        Sleep,
+        Wake,
+        Delete,
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn c20_after_the_program_crashed_in_something_else_all_comes_to_order() {
+        let mut world = World::program().await;
+        world.deployed("shop", "the version").await;
+        for (point, asked) in [
+            // Its row is there, and its container is not.
+            ("after begin starting", Asked::Live),
+            // Requests go to the new one, and the old one runs.
+            ("before remove", Asked::Again),
+            ("after close", Asked::Sleep),
+            // It is stopped, and noted as closing.
+            ("after stop", Asked::Sleep),
+            // Noted as waking, it is stopped.
+            ("after wake", Asked::Wake),
+            ("before serve", Asked::Wake),
+            // Of two environments, one has no container.
+            ("after remove", Asked::Delete),
+        ] {
+            let _told = Told { point, passing: 1 };
+            if matches!(asked, Asked::Wake) {
+                assert!(world.put_to_sleep("shop", "test").await.ok);
+            }
+            world.stop().await;
+            world.begin_crashing(point);
+            // Whatever it says before it is cut off.
+            match asked {
+                Asked::Live => world.try_api("POST", "/apps/shop/environments/live/deploy").await,
+                Asked::Again => world.try_api("POST", "/apps/shop/environments/test/deploy").await,
+                Asked::Sleep => world.try_api("POST", "/apps/shop/environments/test/sleep").await,
+                Asked::Wake => drop(world.visitor().get("shop-test.localhost", "/").await),
+                Asked::Delete => world.try_api("DELETE", "/apps/shop").await,
+            }
+            world.crashed();
+            let left = order::whole_store(&world).await;
+            let began = Instant::now();
+            world.begin();
+            order::comes(&world, left, began).await;
+        }
+        assert_eq!(world.get("shop-test.localhost").await.status, 404, "it is deleted");
     }
 }
 

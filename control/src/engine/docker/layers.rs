@@ -96,7 +96,8 @@ impl Added {
 }
 
 impl Docker {
-    /// Layers of ours that nothing is made from, and those they were made from, which are free after them.
+    /// Layers of ours that nothing is made from, and those they were made from, which are free after them. An image whose name
+    /// went to another one (its commit was built twice) is like a layer.
     pub(super) async fn find_leftovers(&self) -> Result<Vec<Leftover>, EngineError> {
         let heads = self.layers("dangling", ListImagesOptions::default()).await?;
         if heads.is_empty() {
@@ -121,7 +122,7 @@ impl Docker {
     }
 
     async fn layers(&self, only: &str, options: ListImagesOptions) -> Result<Vec<ImageSummary>, EngineError> {
-        let mut filters = self.filters(&[(PART, LAYER)]).unwrap_or_default();
+        let mut filters = self.filters(&[]).unwrap_or_default();
         if !only.is_empty() {
             filters.insert(only.to_owned(), vec!["true".to_owned()]);
         }
