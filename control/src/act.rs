@@ -178,6 +178,16 @@ async fn launch(
             }
             Ok(())
         }
+        // Its network is another one by now, which the engine says only by refusing.
+        Err(EngineError::Refused { .. }) if !world.addresses().contains(instance.address) => {
+            let place = Place { addresses: &world.addresses(), acked: world.signals.acked() };
+            let address = world.store.move_instance(instance, place, now()).await?;
+            tracing::info!(instance.id = %id, %address, "an instance moved to its engine's new network");
+            // Begun anew with the next look, which sees the new address.
+            attempts.forget(id);
+            world.publish_poke.notify_one();
+            Ok(())
+        }
         Err(EngineError::Start(words) | EngineError::Refused { says: words, .. }) => {
             if let Some(outcome) = attempts.begin_probe(id) {
                 outcome.set(Probe::Unstartable(format!("the container could not be started: {words}")));
@@ -193,12 +203,15 @@ async fn launch(
 }
 
 /// Starts an instance, a few at a time. A refusal may come from a network or a sandbox's image that was cleared by hand:
-/// they are made again, and it is tried once more.
+/// they are made again, and it is tried once more, unless it has no place there any more.
 async fn start_once_more(world: &World, start: Start) -> Result<Started, EngineError> {
     let _turn = world.starts.acquire().await;
     match world.engine.start(start.clone()).await {
-        Err(EngineError::Refused { .. }) => {
-            world.engine.prepare().await?;
+        Err(refused @ EngineError::Refused { .. }) => {
+            world.prepare().await?;
+            if !world.addresses().contains(start.address) {
+                return Err(refused);
+            }
             world.engine.start(start).await
         }
         other => other,
@@ -246,9 +259,8 @@ async fn begin_starting(world: &World, situation: &Situation, id: &str) -> Resul
         Ok(port) => port,
         Err(error) => return fail(world, id, None, &error.to_string()).await,
     };
-    let Some(addresses) = world.addresses.get() else { return Ok(()) };
     let variables = variables(environment, target, port);
-    let place = Place { addresses, acked: world.signals.acked() };
+    let place = Place { addresses: &world.addresses(), acked: world.signals.acked() };
     match world.store.begin_starting(target, port, &variables, place, now()).await {
         Err(error @ StoreError::NoAddress(_)) => fail(world, id, None, &error.to_string()).await,
         done => Ok(done?),

@@ -133,7 +133,7 @@ pub(crate) async fn pardon(world: &World, id: &EnvironmentId) {
 /// An engine that was away may lack the network or the sandbox's image: they are made again. One mends for all.
 async fn mend(world: &World) {
     let Ok(_turn) = world.mending.try_lock() else { return };
-    if let Err(error) = world.engine.prepare().await {
+    if let Err(error) = world.prepare().await {
         tracing::debug!(error = chain(&error), "the engine is not ready yet");
     }
 }

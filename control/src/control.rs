@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_link::Host;
@@ -119,7 +119,7 @@ impl Control {
             authority,
             zone: config.zone,
             repositories: folder(REPOSITORIES)?,
-            addresses: OnceLock::from(Addresses::of(&network)),
+            addresses: Mutex::new(Addresses::of(&network)),
             pokes: Pokes::default(),
             build_poke: Notify::new(),
             publish_poke: Notify::new(),

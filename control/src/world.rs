@@ -3,14 +3,14 @@
 //! Loops receive this and nothing else; none of them holds another.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dormouse_link::Host;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::authority::Authority;
 use crate::crash::Crash;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::pokes::Pokes;
@@ -36,8 +36,8 @@ pub(crate) struct World {
     pub zone: Host,
     /// The folder of repositories.
     pub repositories: PathBuf,
-    /// The addresses that instances may have, once the engine was reached.
-    pub addresses: OnceLock<Addresses>,
+    /// The addresses that instances may have, by the engine's last word.
+    pub addresses: Mutex<Addresses>,
     /// Wakes the reconciler of an environment.
     pub pokes: Pokes,
     /// Wakes the builder.
@@ -59,6 +59,18 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// The engine makes what instances need, where it is not there any more. Its network may be another one by then.
+    pub(crate) async fn prepare(&self) -> Result<(), EngineError> {
+        let network = self.engine.prepare().await?;
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = Addresses::of(&network);
+        Ok(())
+    }
+
+    /// The addresses that instances may have.
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The repository of an application.
     pub(crate) fn repository(&self, app_id: &str) -> PathBuf {
         self.repositories.join(format!("{app_id}.git"))

@@ -215,7 +215,7 @@ async fn told_to_end_while_it_asks_for_the_sockets_a_successor_ends() {
     });
     let mut new = command(folder.path(), &["--http", ANY, "--run", &run, "--upgrade"]).spawn().unwrap();
     soon("its greeting", heard).await.unwrap();
-    let told = std::time::Instant::now();
+    let told = tokio::time::Instant::now();
     crate::program::signal(new.id().unwrap(), "TERM").await;
     assert!(soon("its end", new.wait()).await.unwrap().success(), "it was told to end, and does; this is no failure");
     assert!(told.elapsed() < std::time::Duration::from_secs(9), "before the other one is late with its answer");

@@ -168,6 +168,19 @@ async fn a_network_that_was_cleared_by_hand_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_on_a_network_whose_subnet_was_taken_moves_to_the_new_one() {
+    let world = World::fake().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.deploy("shop", "live").await.ok);
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    fake(&world).renumber();
+    world.until_served("shop-test.localhost").await;
+    world.until_served("shop.localhost").await;
+    world.pushed("shop", &Source::says("new version")).await;
+    assert!(world.get("shop-test.localhost").await.body.contains("new version"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_engine_refuses_fails_the_deployment_and_the_next_one_goes() {
     let world = World::fake().await;
     world.deployed("shop", "old version").await;

@@ -1,4 +1,5 @@
-//! An instance's sandbox is killed under its visitors: its address is nobody's for a moment, and who connects hears nothing.
+//! What is done by hand to sandboxes and their network. One is killed under its visitors: its address is nobody's for a moment, and who
+//! connects hears nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,4 +107,33 @@ async fn docker_visitors_of_a_killed_sandbox_are_served_by_the_new_one_soon() {
     assert!(longest < COSTS_AT_MOST, "{longest:?}");
     // Only whom it had begun to answer gets no answer.
     assert!(failed <= VISITORS, "{failed} of {}", visits.len());
+}
+
+/// A network of somebody else's, until the end of its test.
+struct Taken(String);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // Where this fails, `docker network ls` shows it by name.
+        let _ = std::process::Command::new("docker").args(["network", "rm", &self.0]).output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_a_sleeper_whose_networks_subnet_was_taken_wakes_in_another() {
+    let world = World::docker().await;
+    world.deployed("shop", "the version").await;
+    assert!(world.put_to_sleep("shop", "test").await.ok);
+    let id = world.engine.instances().await.expect("the engine answers").remove(0).id;
+    let network = world.engine.prepare().await.expect("a network");
+    let taken = Taken(format!("{}-taken", network.name));
+    tokio::task::block_in_place(|| {
+        let containers = docker(&["ps", "--all", "--quiet", "--filter", &format!("label=dormouse.instance={id}")]);
+        docker(&[&["rm", "--force"][..], &containers.lines().collect::<Vec<_>>()].concat());
+        docker(&["network", "rm", &network.name]);
+        let subnet = format!("--subnet={}/{}", network.subnet, network.prefix);
+        docker(&["network", "create", &subnet, &taken.0]);
+    });
+    world.until_served("shop-test.localhost").await;
+    assert_ne!(world.engine.prepare().await.expect("a network").subnet, network.subnet);
 }

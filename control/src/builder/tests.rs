@@ -1,6 +1,6 @@
 //! The end of a build that nobody needs, beside somebody who comes to need it.
 
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use dormouse_link::{Certificate, EnvironmentId};
 use tokio::sync::{Notify, Semaphore};
@@ -9,18 +9,20 @@ use super::*;
 use crate::authority::Authority;
 use crate::control::testing;
 use crate::crash::Crash;
+use crate::engine::Engine;
 use crate::engine::fake::Fake;
 use crate::inventory::Inventory;
 use crate::journal::Journal;
 use crate::model::{Deployment, DeploymentState, new_id};
 use crate::pokes::Pokes;
 use crate::signals::Signals;
-use crate::store::{NewApp, NewEnvironment, Runs, Store};
+use crate::store::{Addresses, NewApp, NewEnvironment, Runs, Store};
 use crate::task::Tasks;
 
 /// A world without loops, so that only the test does anything in it.
 async fn world(folder: &std::path::Path) -> Arc<World> {
     let engine = Arc::new(Fake::new());
+    let network = engine.prepare().await.expect("a network");
     Arc::new(World {
         store: Store::open(&folder.join("dormouse.db")).await.expect("a store"),
         inventory: Inventory::new(engine.clone()),
@@ -30,7 +32,7 @@ async fn world(folder: &std::path::Path) -> Arc<World> {
         authority: Authority::open_or_create(folder, std::time::SystemTime::now()).expect("an authority"),
         zone: "localhost".parse().expect("a host"),
         repositories: folder.join("git"),
-        addresses: OnceLock::new(),
+        addresses: Mutex::new(Addresses::of(&network)),
         pokes: Pokes::default(),
         build_poke: Notify::new(),
         publish_poke: Notify::new(),

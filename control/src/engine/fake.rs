@@ -10,7 +10,7 @@ mod script;
 mod state;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,9 +72,8 @@ pub enum Availability {
 pub struct Fake(Arc<Inner>);
 
 struct Inner {
-    network: Network,
-    /// Holds the subnet against other tests on this machine.
-    _claim: TcpListener,
+    /// The network, and those it had before; each with what holds its subnet against other tests on this machine.
+    networks: Mutex<Vec<(Network, TcpListener)>>,
     /// Where instances run.
     thread: Handle,
     state: Mutex<State>,
@@ -100,11 +99,10 @@ impl Fake {
     /// # Panics
     /// When this machine has no thread or no loopback address for it.
     pub fn new() -> Self {
-        let (network, claim) = subnets().find_map(claimed).expect("one of so many subnets is free");
+        let network = subnets().find_map(claimed).expect("one of so many subnets is free");
         let end = CancellationToken::new();
         Self(Arc::new(Inner {
-            network,
-            _claim: claim,
+            networks: Mutex::new(vec![network]),
             thread: thread(end.clone()),
             state: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -175,6 +173,16 @@ impl Fake {
         self.0.report();
     }
 
+    /// Somebody removes our network with all containers on it, and makes one of its own in its place: our next one is another.
+    ///
+    /// # Panics
+    /// When this machine has no loopback address for it.
+    pub fn renumber(&self) {
+        let network = subnets().find_map(claimed).expect("one of so many subnets is free");
+        self.0.networks().push(network);
+        self.restart();
+    }
+
     /// How many applications were started since the beginning.
     pub fn starts(&self) -> u64 {
         self.0.state().starts.values().sum()
@@ -225,6 +233,21 @@ impl Fake {
 }
 
 impl Inner {
+    fn networks(&self) -> MutexGuard<'_, Vec<(Network, TcpListener)>> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self) -> Network {
+        self.networks().last().expect("it begins with one, and only adds").0.clone()
+    }
+
+    /// Whether the address is of a network that it has no more.
+    fn is_of_old(&self, address: IpAddr) -> bool {
+        let networks = self.networks();
+        let old = &networks[..networks.len() - 1];
+        old.iter().any(|(network, _)| crate::store::Addresses::of(network).contains(address))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -273,7 +296,7 @@ fn claimed(network: Network) -> Option<(Network, TcpListener)> {
 #[async_trait]
 impl Engine for Fake {
     async fn prepare(&self) -> Result<Network, EngineError> {
-        self.call(Operation::Prepare, async { Ok(self.0.network.clone()) }).await
+        self.call(Operation::Prepare, async { Ok(self.0.network()) }).await
     }
 
     async fn build(&self, build: Build, log: mpsc::Sender<String>) -> Result<Image, BuildError> {

@@ -29,6 +29,11 @@ impl Addresses {
         Self { first: u32::from(network.subnet) + 1, count: size - 2, gateway: network.gateway }
     }
 
+    /// Whether it is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.iter().any(|found| found == address)
+    }
+
     fn iter(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
         (self.first..self.first + self.count).map(Ipv4Addr::from).filter(|address| *address != self.gateway)
     }
@@ -77,21 +82,36 @@ impl Store {
         write.commit().await
     }
 
+    /// An instance gets another address, because its engine's network is another one; returns it. The old one rests.
+    pub async fn move_instance(
+        &self,
+        instance: &Instance,
+        place: Place<'_>,
+        now: Millis,
+    ) -> Result<IpAddr, StoreError> {
+        let mut write = self.begin().await?;
+        let id = instance.environment.as_str();
+        let mut environment = write.environment(id).await?.ok_or(StoreError::Gone("the environment"))?;
+        let address = write.free_address(&instance.environment, place).await?;
+        sqlx::query("UPDATE instance SET address = $2 WHERE id = $1")
+            .bind(instance.id.as_str())
+            .bind(address.to_string())
+            .execute(&mut *write.tx)
+            .await?;
+        if environment.serving.as_ref() == Some(&instance.deployment_id) {
+            environment.epoch.0 += 1;
+        }
+        write.save(&mut environment, now).await?;
+        write.rest(instance, now).await?;
+        write.commit().await?;
+        Ok(address)
+    }
+
     /// An instance is gone from its engine; its address rests.
     pub async fn remove_instance(&self, instance: &Instance, now: Millis) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
         sqlx::query("DELETE FROM instance WHERE id = $1").bind(instance.id.as_str()).execute(&mut *write.tx).await?;
-        sqlx::query(
-            "INSERT INTO address (address, environment_id, freed_at, freed_generation) \
-             SELECT $1, $2, $3, CAST(value AS BIGINT) FROM meta WHERE name = 'generation' \
-             ON CONFLICT (address) DO UPDATE SET environment_id = excluded.environment_id, freed_at = excluded.freed_at, \
-             freed_generation = excluded.freed_generation",
-        )
-        .bind(instance.address.to_string())
-        .bind(instance.environment.as_str())
-        .bind(now)
-        .execute(&mut *write.tx)
-        .await?;
+        write.rest(instance, now).await?;
         write.commit().await
     }
 }
@@ -112,6 +132,22 @@ fn choose(
 }
 
 impl Write<'_> {
+    /// The address of an instance that has it no more rests, from this generation on.
+    async fn rest(&mut self, instance: &Instance, now: Millis) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO address (address, environment_id, freed_at, freed_generation) \
+             SELECT $1, $2, $3, CAST(value AS BIGINT) FROM meta WHERE name = 'generation' \
+             ON CONFLICT (address) DO UPDATE SET environment_id = excluded.environment_id, freed_at = excluded.freed_at, \
+             freed_generation = excluded.freed_generation",
+        )
+        .bind(instance.address.to_string())
+        .bind(instance.environment.as_str())
+        .bind(now)
+        .execute(&mut *self.tx)
+        .await?;
+        Ok(())
+    }
+
     /// An address for an instance of `environment`.
     pub(super) async fn free_address(
         &mut self,

@@ -47,6 +47,10 @@ impl Inner {
 
     pub(super) async fn start(self: &Arc<Self>, instance: Instance) -> Result<Started, EngineError> {
         let _one = self.changing.lock().await;
+        if self.is_of_old(instance.address) {
+            let says = "no configured subnet contains IP address".to_owned();
+            return Err(EngineError::Refused { doing: "start".to_owned(), says });
+        }
         self.state().bury(&instance);
         self.free(instance.address).await;
         let started = self.start_now(&instance)?;
