@@ -18,7 +18,7 @@ use crate::front::tls::ClientAuthority;
 pub struct Config {
     /// Where visitors are served; each has a name of its own.
     pub listeners: Vec<Listener>,
-    /// `/healthz`, `/readyz` and `/table`; meant for loopback, it asks nobody who they are.
+    /// `/healthz`, `/readyz`, `/table` and `/connections`; meant for loopback, it asks nobody who they are.
     pub admin: Option<SocketAddr>,
     /// Threads that serve visitors.
     pub workers: usize,

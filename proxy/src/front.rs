@@ -55,6 +55,7 @@ pub(crate) struct Visit {
     pub(crate) offered: Option<Arc<Offered>>,
     /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
     pub(crate) trusted: Option<Arc<[Network]>>,
+    /// Whether it may begin with HTTP/2 by its client's own knowledge: with its very first bytes only.
     pub(crate) http2: Http2,
     /// Until when it may be silent at first.
     pub(crate) silent: Instant,
@@ -64,14 +65,9 @@ pub(crate) struct Visit {
 ///
 /// Between requests it holds as little as can be: what is done beside waiting for the next head is boxed, for as long as it
 /// takes, and is no part of what each idle connection has.
-pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visit) {
+pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: Visit) {
     let limits = &worker.edge.limits;
     let agreed = transport.agreed_on_http2();
-    // Only a plain connection's very first bytes: over TLS it is agreed on, or not spoken.
-    let mut by_knowledge = match &transport {
-        Transport::Plain(_) => visit.http2,
-        Transport::Tls(_) => Http2::Off,
-    };
     let mut conn = Box::new(Conn::new(transport, limits));
     if agreed {
         return Box::pin(http2::serve(worker, conn, visit)).await;
@@ -81,7 +77,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visi
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
         let next = match gate::next(&mut conn, limits, idle, over).await {
             Gate::Over => return,
-            Gate::Preface if by_knowledge == Http2::On => {
+            Gate::Preface if visit.http2 == Http2::On => {
                 return Box::pin(http2::serve(worker, conn, visit)).await;
             }
             Gate::Preface => Box::pin(refuse_bytes(worker, conn, facts, Reason::BadHead)).await,
@@ -98,7 +94,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, visit: Visi
             Next::Close(conn) => return Box::pin(linger(conn.into_transport(), worker)).await,
             Next::Gone => return,
         };
-        (idle, before, by_knowledge) = (Instant::now() + limits.keep_alive, Before::Answers, Http2::Off);
+        (idle, before) = (Instant::now() + limits.keep_alive, Before::Answers);
+        visit.http2 = Http2::Off;
     }
 }
 

@@ -138,8 +138,7 @@ async fn connection(
     let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let client = peer.map(|peer| peer.ip().to_canonical());
     let mut facts = Facts { client, port: stream.port(), scheme };
-    let mut trusted = &entrance.trust_forwarded_from;
-    let nobody = Arc::default();
+    let mut trusted = Some(&entrance.trust_forwarded_from);
     let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
     if listed(&entrance.proxy_protocol_from) {
         // In a box: it is short, and the connection is long.
@@ -151,7 +150,7 @@ async fn connection(
             // It came through somebody else's Unix socket: that is not the one of ours whose users are known.
             Ok(Ok(Source::Nameless)) => {
                 facts = Facts { client: None, port: None, ..facts };
-                trusted = &nobody;
+                trusted = None;
             }
             Ok(Err(HeaderError::Ended)) => return,
             Ok(Err(error)) => return Box::pin(no_header(reception, stream, facts, &error)).await,
@@ -159,7 +158,7 @@ async fn connection(
         }
     }
     let listed = |networks: &[Network]| networks.iter().any(|network| network.contains(facts.client));
-    let trusted = listed(trusted).then(|| Arc::clone(trusted));
+    let trusted = trusted.filter(|trusted| listed(trusted)).map(Arc::clone);
     // A trusted proxy's connections are of many clients.
     if trusted.is_none()
         && let Err(spent) = place.of_client(facts.client)
@@ -174,7 +173,9 @@ async fn connection(
         },
     };
     let silent = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
-    serve(&reception.worker, transport, Visit { facts, offered, trusted, http2: entrance.http2, silent }).await;
+    // Over TLS it is agreed on, or not spoken.
+    let http2 = if entrance.tls.is_some() { Http2::Off } else { entrance.http2 };
+    serve(&reception.worker, transport, Visit { facts, offered, trusted, http2, silent }).await;
 }
 
 async fn handshake(
