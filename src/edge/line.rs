@@ -86,7 +86,7 @@ pub(super) enum LineError {
     #[error("it did not answer in time")]
     Late,
     #[error("talk to the other process")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
     #[error("understand the other process")]
     Nonsense(#[from] serde_json::Error),
     #[error("it sent a message of {0} bytes")]
@@ -109,6 +109,16 @@ pub(super) enum LineError {
     Unexpected(&'static str),
 }
 
+impl From<io::Error> for LineError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // It ended while it was written to, or before it had read all.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Gone,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 /// One end of a conversation.
 #[derive(Debug)]
 pub(super) struct Line(UnixStream);
@@ -120,7 +130,7 @@ impl Line {
         match line.0.peer_cred() {
             Ok(peer) if peer.uid() == rustix::process::geteuid().as_raw() => Ok(line),
             Ok(peer) => Err((line, LineError::Stranger(peer.uid()))),
-            Err(error) => Err((line, LineError::Io(error))),
+            Err(error) => Err((line, error.into())),
         }
     }
 
