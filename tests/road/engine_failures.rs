@@ -3,13 +3,11 @@
 //! Live is served wherever its process lives; a wake that cannot be fails soon, with a reason; all of it mends itself when the
 //! engine is back. Each application says its own words, and nobody is ever answered in another's.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::crowd::Crowd;
 use crate::http::{Answer, Visitor};
 use crate::private_engine::{LiveRestore, PrivateEngine};
 use crate::world::{SOON, World};
@@ -72,40 +70,15 @@ async fn is_served(world: &World, host: &str) {
     }
 }
 
-/// Visitors of Live who come all the time, until they are asked what they got.
-struct Visits {
-    done: Arc<AtomicBool>,
-    all: JoinSet<Vec<u16>>,
+/// Visitors of Live, with the status that each visit had.
+fn visitors_of_live(world: &World) -> Crowd<u16> {
+    Crowd::begin(world, |visitor| async move { visit(&visitor, "shop.localhost").await })
 }
 
-impl Visits {
-    fn begin(world: &World) -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let mut all = JoinSet::new();
-        for visitor in [world.visitor(), world.fleeting_visitor()] {
-            let done = done.clone();
-            all.spawn(async move {
-                let mut statuses = Vec::new();
-                while !done.load(Ordering::SeqCst) {
-                    statuses.push(visit(&visitor, "shop.localhost").await);
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                statuses
-            });
-        }
-        Self { done, all }
-    }
-
-    async fn end(self) -> Vec<u16> {
-        self.done.store(true, Ordering::SeqCst);
-        self.all.join_all().await.concat()
-    }
-
-    /// Each of them was served.
-    async fn were_served(self) {
-        let statuses = self.end().await;
-        assert!(!statuses.is_empty() && statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    }
+/// Each of them was served.
+async fn were_served(visitors: Crowd<u16>) {
+    let statuses = visitors.end().await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
 /// A wake fails soon, says why, and tells when to come again.
@@ -167,7 +140,7 @@ async fn ends_and_starts(live_restore: LiveRestore, end: End) {
 }
 
 async fn a_round(engine: &mut PrivateEngine, world: &World, live_restore: LiveRestore, end: End) {
-    let mut live = Visits::begin(world);
+    let mut live = visitors_of_live(world);
     match end {
         End::Stop => engine.stop(),
         End::Kill => engine.kill(),
@@ -175,15 +148,15 @@ async fn a_round(engine: &mut PrivateEngine, world: &World, live_restore: LiveRe
     a_wake_fails_soon(world).await;
     if matches!((live_restore, end), (LiveRestore::Off, End::Kill)) {
         // Nobody ended the containers; only when it returns it makes a clean sweep.
-        live.were_served().await;
-        live = Visits::begin(world);
+        were_served(live).await;
+        live = visitors_of_live(world);
     }
     engine.begin();
     let back = Instant::now();
     let (of_live, of_test) =
         tokio::join!(it_recovers(world, "shop.localhost", back), it_recovers(world, "shop-test.localhost", back));
     match live_restore {
-        LiveRestore::On => live.were_served().await,
+        LiveRestore::On => were_served(live).await,
         LiveRestore::Off => drop(live.end().await),
     }
     that_was_soon(engine, &[("shop.localhost", of_live), ("shop-test.localhost", of_test)]);
@@ -201,7 +174,7 @@ async fn hangs(live_restore: LiveRestore, at_least: Duration) {
 }
 
 async fn a_hang(engine: &PrivateEngine, world: &World, at_least: Duration) {
-    let live = Visits::begin(world);
+    let live = visitors_of_live(world);
     engine.hang();
     let hung = Instant::now();
     a_wake_fails_soon(world).await;
@@ -210,7 +183,7 @@ async fn a_hang(engine: &PrivateEngine, world: &World, at_least: Duration) {
     engine.go_on();
     let of_test = it_recovers(world, "shop-test.localhost", Instant::now()).await;
     that_was_soon(engine, &[("shop-test.localhost", of_test)]);
-    live.were_served().await;
+    were_served(live).await;
     is_served(world, "blog-test.localhost").await;
     nothing_is_left_over(world).await;
     assert!(world.put_to_sleep("shop", "test").await.ok);

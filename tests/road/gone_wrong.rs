@@ -3,13 +3,11 @@
 
 mod builds;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
+use crate::crowd::Crowd;
 use crate::on_both_engines;
 use crate::source::Source;
 use crate::world::{Push, SOON, World};
@@ -33,41 +31,22 @@ const SHORT: u64 = 3000;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Visitors who come all the time.
-struct Visitors {
-    done: Arc<AtomicBool>,
-    all: JoinSet<Vec<String>>,
+/// Visitors of Test, with all that each visit got.
+fn visitors(world: &World) -> Crowd<String> {
+    Crowd::begin(world, |visitor| async move {
+        match visitor.get(TEST, "/").await {
+            Ok(answer) => format!("{} {}", answer.status, answer.body),
+            Err(error) => format!("{error:?}"),
+        }
+    })
 }
 
-impl Visitors {
-    fn begin(world: &World) -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let mut all = JoinSet::new();
-        for visitor in [world.visitor(), world.fleeting_visitor()] {
-            let done = done.clone();
-            all.spawn(async move {
-                let mut seen = Vec::new();
-                while !done.load(Ordering::SeqCst) {
-                    seen.push(match visitor.get(TEST, "/").await {
-                        Ok(answer) => format!("{} {}", answer.status, answer.body),
-                        Err(error) => format!("{error:?}"),
-                    });
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                seen
-            });
-        }
-        Self { done, all }
-    }
-
-    /// Each of them saw one of these versions.
-    async fn saw_only(self, versions: &[&str]) {
-        self.done.store(true, Ordering::SeqCst);
-        let seen = self.all.join_all().await.concat();
-        let served = |seen: &&String| seen.starts_with("200 ") && versions.iter().any(|version| seen.contains(version));
-        let others: Vec<&String> = seen.iter().filter(|seen| !served(seen)).collect();
-        assert!(!seen.is_empty() && others.is_empty(), "of {}: {others:#?}", seen.len());
-    }
+/// Each of them saw one of these versions.
+async fn saw_only(visitors: Crowd<String>, versions: &[&str]) {
+    let seen = visitors.end().await;
+    let served = |seen: &&String| seen.starts_with("200 ") && versions.iter().any(|version| seen.contains(version));
+    let others: Vec<&String> = seen.iter().filter(|seen| !served(seen)).collect();
+    assert!(others.is_empty(), "of {}: {others:#?}", seen.len());
 }
 
 /// The old version serves, with these settings for the next one.
@@ -78,13 +57,13 @@ async fn with_an_old_version(world: &World, settings: Value) {
 
 /// A push whose deployment fails beside the old version, and why is said everywhere.
 async fn fails(world: &World, source: &Source, why: &str) -> Push {
-    let visitors = Visitors::begin(world);
+    let visitors = visitors(world);
     let push = world.push("shop", source).await;
     assert!(push.ok, "a failed deployment does not undo the push: {}", push.said);
     for said in ["FAILED", "The version before it serves on.", why] {
         assert!(push.said.contains(said), "the push says {said:?}: {}", push.said);
     }
-    visitors.saw_only(&["old version"]).await;
+    saw_only(visitors, &["old version"]).await;
     told(world, why).await;
     world.until_instances(1).await;
     push
@@ -136,9 +115,9 @@ async fn one_that_answers_too_late(world: World) {
 
 async fn one_that_answers_slowly_but_in_time_serves(world: World) {
     with_an_old_version(&world, json!({ "ready_within_ms": 60_000 })).await;
-    let visitors = Visitors::begin(&world);
+    let visitors = visitors(&world);
     world.pushed("shop", &Source::says("slow version").answers_after(1500)).await;
-    visitors.saw_only(&["old version", "slow version"]).await;
+    saw_only(visitors, &["old version", "slow version"]).await;
 }
 
 async fn one_that_exits_after_the_swap_is_told_of_and_the_next_one_serves(world: World) {
@@ -170,13 +149,13 @@ async fn one_that_exits_after_the_swap_is_told_of_and_the_next_one_serves(world:
 
 async fn of_two_at_once_one_serves_and_the_other_is_superseded(world: World) {
     with_an_old_version(&world, json!({})).await;
-    let visitors = Visitors::begin(&world);
+    let visitors = visitors(&world);
     let (one, other) = tokio::join!(world.deploy("shop", "test"), world.deploy("shop", "test"));
     assert!(one.ok || other.ok, "{one:?} {other:?}");
     for end in [&one, &other] {
         assert!(end.ok || end.text.contains("superseded"), "{end:?}");
     }
-    visitors.saw_only(&["old version"]).await;
+    saw_only(visitors, &["old version"]).await;
     let environment = world.environment("shop", "test").await;
     assert_eq!((&environment["latest"]["number"], &environment["serving"]["number"]), (&json!(3), &json!(3)));
     world.until_instances(1).await;

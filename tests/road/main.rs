@@ -6,6 +6,7 @@
 mod addresses;
 mod bad_input;
 mod crash;
+mod crowd;
 mod deaf;
 mod deploy;
 mod descriptors;

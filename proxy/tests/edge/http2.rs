@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dormouse_link::State;
-use dormouse_proxy::{Config, Http2, Listener};
+use dormouse_proxy::Listener;
 use h2::Reason;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::world::http2::{Client, DATA, Frames, GOAWAY, PREFACE, SETTINGS, frame, head, head_of, read, request};
+use crate::world::http2::{
+    Client, DATA, Frames, GOAWAY, PREFACE, SETTINGS, frame, head, head_of, read, request, world,
+};
 use crate::world::origin::Origin;
 use crate::world::tls::{Authority, HTTP1};
 use crate::world::{World, environment, ready, route, soon, until};
@@ -18,18 +20,6 @@ use crate::world::{World, environment, ready, route, soon, until};
 const MILLISECOND: Duration = Duration::from_millis(1);
 /// RFC 9113 section 7.
 const ENHANCE_YOUR_CALM: u32 = 11;
-
-/// A world whose plain listener speaks HTTP/2, too, with `a.example` on an origin.
-async fn world(change: impl FnOnce(&mut Config)) -> (World, Origin) {
-    let mut world = World::with(|config| {
-        config.listeners[0].http2 = Http2::On;
-        change(config);
-    })
-    .await;
-    let origin = Origin::start("one").await;
-    world.serve("a.example", &[&origin]).await;
-    (world, origin)
-}
 
 async fn client(world: &World) -> Client {
     Client::connect(world.http()).await

@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use dormouse_proxy::{Config, Http2};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::http2::{Client, Frames, frame, head};
-use crate::world::origin::Origin;
-use crate::world::{World, soon};
+use crate::world::http2::{Client, Frames, frame, head, world};
+use crate::world::soon;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 /// RFC 9113 section 7.
@@ -30,17 +28,6 @@ const END_HEADERS_AND_STREAM: u8 = 5;
 const STREAMS: u32 = 20_000;
 /// What it may cause at the origin: as many as it may give up for nothing, and what runs at a time.
 const REQUESTS_MAX: usize = 400;
-
-async fn world(change: impl FnOnce(&mut Config)) -> (World, Origin) {
-    let mut world = World::with(|config| {
-        config.listeners[0].http2 = Http2::On;
-        change(config);
-    })
-    .await;
-    let origin = Origin::start("one").await;
-    world.serve("a.example", &[&origin]).await;
-    (world, origin)
-}
 
 /// A head, and what makes its receiver reset the stream (RFC 9113 sections 6.9.1, 8.1.1; RFC 7540 section 5.3.1).
 fn reset_by_receiver(way: &str, stream: u32) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Duration, Visitors, fails, told, with_an_old_version};
+use super::{Duration, fails, saw_only, told, visitors, with_an_old_version};
 use crate::on_both_engines;
 use crate::source::Source;
 use crate::world::{SOON, World};
@@ -111,14 +111,14 @@ async fn a_build_that_a_second_push_supersedes_is_stopped(world: World) {
     with_an_old_version(&world, json!({})).await;
     let steps = Steps::of(&world).await;
     let (slow, newest) = (Source::builds_for_ever(), Source::says("new version"));
-    let visitors = Visitors::begin(&world);
+    let visitors = visitors(&world);
     let second = async {
         steps.begun(&world).await;
         world.pushed_by("another developer", "shop", &newest).await
     };
     let (first, _) = tokio::join!(world.push("shop", &slow), second);
     assert!(first.ok && first.said.contains("superseded"), "{}", first.said);
-    visitors.saw_only(&["old version", "new version"]).await;
+    saw_only(visitors, &["old version", "new version"]).await;
     steps.gone().await;
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use dormouse_proxy::{Config, Http2};
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Method, Request};
@@ -11,10 +12,23 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::soon;
+use super::origin::Origin;
+use super::{World, soon};
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4), with settings that change nothing.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+/// A world whose plain listener speaks HTTP/2, too, with `a.example` on an origin.
+pub(crate) async fn world(change: impl FnOnce(&mut Config)) -> (World, Origin) {
+    let mut world = World::with(|config| {
+        config.listeners[0].http2 = Http2::On;
+        change(config);
+    })
+    .await;
+    let origin = Origin::start("one").await;
+    world.serve("a.example", &[&origin]).await;
+    (world, origin)
+}
 
 pub(crate) struct Client {
     send: SendRequest<Bytes>,
