@@ -27,8 +27,13 @@ fn cell(number: u64, version: u64) -> Object {
         state: State::Asleep,
         epoch: Epoch(version),
         endpoints: Vec::new(),
+        policy: dormouse_link::Policy::default(),
     };
-    Object { version: Generation(version), organisation: OrganisationId::new("o"), body: Body::Environment(cell) }
+    Object {
+        version: Generation(version),
+        organisation: OrganisationId::new("o"),
+        body: Body::Environment(Box::new(cell)),
+    }
 }
 
 fn update(generation: u64, base: Base, put: Vec<Object>) -> Update {

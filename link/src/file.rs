@@ -5,6 +5,7 @@
 //!  "certificates": [{"host": "a.example.com", "chain": "a.pem", "key": "a.key"}]}
 //! ```
 //!
+//! A route names its own endpoints, or one of the file's `environments`, which several routes may share and which has a policy.
 //! A file is taken whole or not at all: what is wrong in it is told with its place, and whoever serves goes on with what it
 //! has. Unknown fields are wrong, so that a slip of the pen is not a rule that silently does not hold.
 
@@ -16,8 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Body, Certificate, CertificateName, Endpoint, Environment, EnvironmentId, Epoch, Generation, Host, InstanceId,
-    Invalid, LABEL_MAX_BYTES, Label, Object, OrganisationId, Route, State, Table, Term,
+    Invalid, LABEL_MAX_BYTES, Label, Object, ObjectId, OrganisationId, Policy, Route, State, Table, Term,
 };
+
+mod once;
 
 /// The largest table file that is read, in bytes: a million routes fit.
 pub const FILE_MAX_BYTES: u64 = 512 << 20;
@@ -31,12 +34,15 @@ const ROOT: &str = "/";
 pub struct TableFile {
     /// Who serves what.
     pub routes: Vec<FileRoute>,
+    /// What several routes may share, by name.
+    #[serde(default, deserialize_with = "once::deserialize", skip_serializing_if = "BTreeMap::is_empty")]
+    pub environments: BTreeMap<Label, FileEnvironment>,
     /// What hosts prove themselves with.
     #[serde(default)]
     pub certificates: Vec<FileCertificate>,
 }
 
-/// Requests for a host go to endpoints.
+/// Requests for a host go to endpoints, its own or those of an environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRoute {
@@ -46,7 +52,22 @@ pub struct FileRoute {
     #[serde(default = "root")]
     pub path: String,
     /// Where instances listen, plain HTTP/1.1; at least one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<SocketAddr>>,
+    /// One of the file's environments, instead of endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Label>,
+}
+
+/// Who serves the routes that name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEnvironment {
+    /// Where instances listen, plain HTTP/1.1; at least one.
     pub endpoints: Vec<SocketAddr>,
+    /// How its requests are to be treated.
+    #[serde(default, skip_serializing_if = "Policy::is_default")]
+    pub policy: Policy,
 }
 
 /// Where a host's certificate is.
@@ -100,6 +121,33 @@ pub enum FileError {
         #[source]
         invalid: Invalid,
     },
+    /// Nobody, or two, to be served by.
+    #[error("routes[{at}]: the route of {host} has either \"endpoints\" or an \"environment\"")]
+    OneTarget {
+        /// Which route, counted from 0.
+        at: usize,
+        /// Its host.
+        host: Host,
+    },
+    /// It names what is not there.
+    #[error("routes[{at}]: there is no environment {environment:?} for {host}", environment = environment.as_str())]
+    NoEnvironment {
+        /// Which route, counted from 0.
+        at: usize,
+        /// Its host.
+        host: Host,
+        /// What it names.
+        environment: Label,
+    },
+    /// Nobody can be served by it.
+    #[error("environments.{name}: it cannot be used")]
+    Environment {
+        /// Its name.
+        name: Label,
+        /// Why.
+        #[source]
+        invalid: Invalid,
+    },
     /// Two certificates for one host.
     #[error("certificates[{second}]: {host} has a certificate already, certificates[{first}]")]
     CertificateTwice {
@@ -121,16 +169,30 @@ impl TableFile {
     }
 
     fn check(&self) -> Result<(), FileError> {
+        for (name, environment) in &self.environments {
+            let checked = environment.named(name, Epoch(0)).check();
+            checked.map_err(|invalid| FileError::Environment { name: name.clone(), invalid })?;
+        }
         let mut hosts = BTreeMap::new();
         for (at, route) in self.routes.iter().enumerate() {
+            let host = || route.host.clone();
             if route.path != ROOT {
                 return Err(FileError::Path { at, path: route.path.clone() });
             }
             if let Some(first) = hosts.insert(&route.host, at) {
-                return Err(FileError::RouteTwice { first, second: at, host: route.host.clone() });
+                return Err(FileError::RouteTwice { first, second: at, host: host() });
             }
-            let environment = route.environment(Epoch(0));
-            environment.check().map_err(|invalid| FileError::Route { at, host: route.host.clone(), invalid })?;
+            match (&route.endpoints, &route.environment) {
+                (Some(endpoints), None) => {
+                    let own = route.own(endpoints, Epoch(0));
+                    own.check().map_err(|invalid| FileError::Route { at, host: host(), invalid })?;
+                }
+                (None, Some(name)) if self.environments.contains_key(name) => {}
+                (None, Some(name)) => {
+                    return Err(FileError::NoEnvironment { at, host: host(), environment: name.clone() });
+                }
+                _ => return Err(FileError::OneTarget { at, host: host() }),
+            }
         }
         let mut hosts = BTreeMap::new();
         for (at, certificate) in self.certificates.iter().enumerate() {
@@ -146,12 +208,18 @@ impl TableFile {
     pub fn table(&self, previous: &Table, certificates: Vec<Certificate>) -> Table {
         let generation = Generation(previous.generation.0 + 1);
         let mut table = Table { term: Term(1), generation, objects: BTreeMap::new() };
-        let routes = self.routes.iter().flat_map(|route| {
-            let environment = route.environment(next_epoch(previous, route));
-            let to = Route { host: route.host.clone(), environment: environment.id.clone() };
-            [Body::Environment(environment), Body::Route(to)]
+        let named = self.environments.iter().map(|(name, environment)| environment.named(name, Epoch(0)));
+        let own = self.routes.iter().filter_map(|route| Some(route.own(route.endpoints.as_ref()?, Epoch(0))));
+        let environments = named.chain(own).map(|mut environment| {
+            environment.epoch = next_epoch(previous, &environment);
+            Body::Environment(Box::new(environment))
         });
-        for body in routes.chain(certificates.into_iter().map(Body::Certificate)) {
+        let routes = self
+            .routes
+            .iter()
+            .map(|route| Body::Route(Route { host: route.host.clone(), environment: route.environment_id() }));
+        let certificates = certificates.into_iter().map(Body::Certificate);
+        for body in environments.chain(routes).chain(certificates) {
             let mut object = Object { version: generation, organisation: OrganisationId::new("file"), body };
             let id = object.id();
             if let Some(before) = previous.objects.get(&id).filter(|before| before.body == object.body) {
@@ -164,30 +232,44 @@ impl TableFile {
 }
 
 impl FileRoute {
-    fn id(&self) -> EnvironmentId {
-        EnvironmentId::new(self.host.as_str())
+    /// Of its endpoints it has an environment of its own, whose id is no name that an environment can have.
+    fn environment_id(&self) -> EnvironmentId {
+        match &self.environment {
+            Some(name) => EnvironmentId::new(name.as_str()),
+            None => EnvironmentId::new(format!("{}{}", self.host, self.path)),
+        }
     }
 
-    fn environment(&self, epoch: Epoch) -> Environment {
-        let endpoint =
-            |address: &SocketAddr| Endpoint { instance: InstanceId::new(address.to_string()), address: *address };
-        Environment {
-            id: self.id(),
-            app: app(&self.host),
-            name: label("file"),
-            deployment: 0,
-            state: State::Ready,
-            epoch,
-            endpoints: self.endpoints.iter().map(endpoint).collect(),
-        }
+    fn own(&self, endpoints: &[SocketAddr], epoch: Epoch) -> Environment {
+        environment(self.environment_id(), app(&self.host), endpoints, epoch)
     }
 }
 
-fn next_epoch(previous: &Table, route: &FileRoute) -> Epoch {
-    match previous.objects.get(&crate::ObjectId::Environment(route.id())).map(|object| &object.body) {
-        Some(Body::Environment(before)) if before.endpoints == route.environment(before.epoch).endpoints => {
-            before.epoch
-        }
+impl FileEnvironment {
+    fn named(&self, name: &Label, epoch: Epoch) -> Environment {
+        let environment = environment(EnvironmentId::new(name.as_str()), name.clone(), &self.endpoints, epoch);
+        Environment { policy: self.policy.clone(), ..environment }
+    }
+}
+
+fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr], epoch: Epoch) -> Environment {
+    let endpoint =
+        |address: &SocketAddr| Endpoint { instance: InstanceId::new(address.to_string()), address: *address };
+    Environment {
+        id,
+        app,
+        name: label("file"),
+        deployment: 0,
+        state: State::Ready,
+        epoch,
+        endpoints: endpoints.iter().map(endpoint).collect(),
+        policy: Policy::default(),
+    }
+}
+
+fn next_epoch(previous: &Table, environment: &Environment) -> Epoch {
+    match previous.objects.get(&ObjectId::Environment(environment.id.clone())).map(|object| &object.body) {
+        Some(Body::Environment(before)) if before.endpoints == environment.endpoints => before.epoch,
         Some(Body::Environment(before)) => Epoch(before.epoch.0 + 1),
         _ => Epoch(1),
     }

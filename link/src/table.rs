@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Base, CertificateName, EnvironmentId, Epoch, Gap, Generation, Host, InstanceId, Label, OrganisationId, Rejected,
-    Term, Update,
+    Base, CertificateName, EnvironmentId, Epoch, Gap, Generation, Host, InstanceId, Label, OrganisationId, Policy,
+    Rejected, Term, Update,
 };
 
 /// What an object is called; unique in a table.
@@ -41,8 +41,8 @@ pub struct Object {
 pub enum Body {
     /// Requests for a host go to an environment.
     Route(Route),
-    /// How an environment is to be served now.
-    Environment(Environment),
+    /// How an environment is to be served now. Boxed, so that the many routes of a table are not as large.
+    Environment(Box<Environment>),
     /// What a host proves itself with.
     Certificate(Certificate),
 }
@@ -56,8 +56,9 @@ pub struct Route {
     pub environment: EnvironmentId,
 }
 
-/// An environment's cell: state and endpoints. Read anew at every choice of an endpoint.
+/// An environment's cell: state, endpoints and policy. Read anew at every choice of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Environment {
     /// Its id.
     pub id: EnvironmentId,
@@ -73,6 +74,9 @@ pub struct Environment {
     pub epoch: Epoch,
     /// Where instances listen; offered to requests only while `Ready`.
     pub endpoints: Vec<Endpoint>,
+    /// How its requests are to be treated.
+    #[serde(default, skip_serializing_if = "Policy::is_default")]
+    pub policy: Policy,
 }
 
 /// What an environment's requests meet. The moves between the states are the control plane's.
@@ -171,7 +175,7 @@ impl Environment {
                 return Err(Invalid::InstanceTwice(endpoint.instance.clone()));
             }
         }
-        Ok(())
+        self.policy.check()
     }
 }
 

@@ -3,8 +3,8 @@
 //! Generations are allocated in the writing transaction; there is one writer, so they show in their order.
 
 use dormouse_link::{
-    Base, Body, Certificate, Endpoint, Environment as Cell, Generation, Host, Object, ObjectId, OrganisationId, Route,
-    State, Term, Update,
+    Base, Body, Certificate, Endpoint, Environment as Cell, Generation, Host, Object, ObjectId, OrganisationId, Policy,
+    Route, State, Term, Update,
 };
 use sqlx::Row;
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Write<'_> {
             }
             return Ok(());
         }
-        let body = Body::Environment(self.cell(environment, now).await?);
+        let body = Body::Environment(Box::new(self.cell(environment, now).await?));
         if self.body_of(&id).await?.as_deref() != Some(to_json(&body).as_str()) {
             environment.generation = self.put(&environment.organisation, Some(&body), &id).await?;
         }
@@ -141,6 +141,7 @@ impl Write<'_> {
             state: published_state(environment, now),
             epoch: environment.epoch,
             endpoints,
+            policy: Policy::default(),
         })
     }
 }

@@ -15,10 +15,10 @@ fn refused(text: &str) -> String {
     format!("{error}{cause}")
 }
 
-fn environment(table: &Table, host: &str) -> (Generation, Environment) {
-    let object = &table.objects[&ObjectId::Environment(EnvironmentId::new(host))];
+fn environment(table: &Table, id: &str) -> (Generation, Environment) {
+    let object = &table.objects[&ObjectId::Environment(EnvironmentId::new(id))];
     match &object.body {
-        Body::Environment(environment) => (object.version, environment.clone()),
+        Body::Environment(environment) => (object.version, (**environment).clone()),
         other => panic!("{other:?}"),
     }
 }
@@ -30,7 +30,7 @@ fn the_smallest_file_is_a_table_that_an_edge_serves() {
     let mut served = Table::default();
     assert_eq!(served.apply(table.snapshot()), Ok(Vec::new()));
     assert_eq!(served, table);
-    let (_, environment) = environment(&table, "a.example.com");
+    let (_, environment) = environment(&table, "a.example.com/");
     assert_eq!((environment.state, environment.app.as_str()), (State::Ready, "a-example-com"));
     assert_eq!(environment.endpoints[0].address.to_string(), "127.0.0.1:9001");
 }
@@ -54,6 +54,20 @@ fn what_is_wrong_is_told_with_its_place() {
             r#"{"routes": [{"host": "a", "endpoints": ["127.0.0.1:1"]}, {"host": "A.", "endpoints": ["127.0.0.1:2"]}]}"#,
             "routes[1]: a has a route already, routes[0]",
         ),
+        (r#"{"routes": [{"host": "a"}]}"#, r#"routes[0]: the route of a has either "endpoints" or an "environment""#),
+        (&route(r#""environment": "x", "endpoints": ["127.0.0.1:1"]"#), "routes[0]: the route of a.example has either"),
+        (&route(r#""environment": "x""#), r#"routes[0]: there is no environment "x" for a.example"#),
+        (r#"{"routes": [], "environments": {"x": {"endpoints": []}}}"#, "environments.x: it cannot be used: a ready"),
+        (r#"{"routes": [], "environments": {"X": {"endpoints": []}}}"#, "a name has only a-z, 0-9 and -"),
+        (r#"{"routes": [], "environments": {"x": {}}}"#, "missing field `endpoints` at line 1"),
+        (
+            r#"{"routes": [], "environments": {"x": {"endpoints": ["127.0.0.1:1"], "policy": {"x": 1}}}}"#,
+            "unknown field `x`",
+        ),
+        (
+            r#"{"routes": [], "environments": {"x": {"endpoints": ["127.0.0.1:1"]}, "x": {"endpoints": ["127.0.0.1:2"]}}}"#,
+            "x is there twice at line 1",
+        ),
         (
             r#"{"routes": [], "certificates": [{"host": "a", "chain": "c", "key": "k"}, {"host": "a", "chain": "c", "key": "k"}]}"#,
             "certificates[1]: a has a certificate already, certificates[0]",
@@ -73,12 +87,30 @@ fn what_did_not_change_keeps_its_version_and_changed_endpoints_get_the_next_epoc
     };
     let first = both("127.0.0.1:2").table(&Table::default(), Vec::new());
     let second = both("127.0.0.1:3").table(&first, Vec::new());
-    assert_eq!(environment(&second, "a"), environment(&first, "a"));
-    let (version, changed) = environment(&second, "b");
+    assert_eq!(environment(&second, "a/"), environment(&first, "a/"));
+    let (version, changed) = environment(&second, "b/");
     assert_eq!((version, changed.epoch), (second.generation, Epoch(2)));
     assert_eq!(first.diff(&second).put.len(), 1, "a change is as large as what changed");
     let gone = file(r#"{"routes": []}"#).table(&second, Vec::new());
     assert_eq!(second.diff(&gone).remove.len(), 4);
+}
+
+#[test]
+fn routes_share_an_environment_whose_change_is_one_object() {
+    let of = |endpoint: &str| {
+        file(&format!(
+            r#"{{"environments": {{"shop-live": {{"endpoints": ["{endpoint}"], "policy": {{}}}}}}, "routes": [
+                {{"host": "a", "environment": "shop-live"}}, {{"host": "b", "environment": "shop-live"}},
+                {{"host": "shop-live", "endpoints": ["127.0.0.1:9"]}}]}}"#
+        ))
+    };
+    let first = of("127.0.0.1:1").table(&Table::default(), Vec::new());
+    assert_eq!(Table::default().apply(first.snapshot()), Ok(Vec::new()));
+    assert_eq!(environment(&first, "shop-live").1.app.as_str(), "shop-live");
+    assert_eq!(environment(&first, "shop-live/").1.endpoints[0].address.port(), 9, "a host of that name is another");
+    let second = of("127.0.0.1:2").table(&first, Vec::new());
+    assert_eq!(first.diff(&second).put.len(), 1);
+    assert_eq!(environment(&second, "shop-live").1.epoch, Epoch(2));
 }
 
 proptest! {

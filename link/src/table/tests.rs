@@ -18,6 +18,7 @@ fn environment(id: &str, state: State, endpoints: Vec<Endpoint>) -> Environment 
         state,
         epoch: Epoch(1),
         endpoints,
+        policy: Policy::default(),
     }
 }
 
@@ -40,7 +41,8 @@ fn any_table() -> impl Strategy<Value = Table> {
     let host = prop_oneof!["[ab]\\.localhost", "c\\.example"].prop_map(|host| host.parse::<Host>().expect("a host"));
     let route = (host.clone(), "[xyz]")
         .prop_map(|(host, environment)| Body::Route(Route { host, environment: EnvironmentId::new(environment) }));
-    let cell = ("[xyz]", any_state()).prop_map(|(id, state)| Body::Environment(environment(&id, state, Vec::new())));
+    let cell =
+        ("[xyz]", any_state()).prop_map(|(id, state)| Body::Environment(Box::new(environment(&id, state, Vec::new()))));
     let certificate = (host, "[a-z]{3}").prop_map(|(host, key)| {
         Body::Certificate(Certificate { host: host.into(), chain: "c".into(), key: key.into() })
     });
@@ -105,12 +107,13 @@ fn an_older_term_or_generation_is_refused() {
 
 #[test]
 fn a_bad_object_is_refused_alone_and_its_previous_version_stays() {
-    let good = object(1, Body::Environment(environment("x", State::Ready, vec![endpoint("i", "10.0.0.2:80")])));
+    let good =
+        object(1, Body::Environment(Box::new(environment("x", State::Ready, vec![endpoint("i", "10.0.0.2:80")]))));
     let mut table = Table::default();
     let update = |generation, put| Update { generation: Generation(generation), put, ..Table::default().snapshot() };
     assert_eq!(table.apply(update(1, vec![good.clone()])), Ok(Vec::new()));
-    let bad = object(2, Body::Environment(environment("x", State::Ready, Vec::new())));
-    let other = object(2, Body::Environment(environment("y", State::Asleep, Vec::new())));
+    let bad = object(2, Body::Environment(Box::new(environment("x", State::Ready, Vec::new()))));
+    let other = object(2, Body::Environment(Box::new(environment("y", State::Asleep, Vec::new()))));
     let rejected = table.apply(update(2, vec![bad, other.clone()])).expect("it follows");
     assert_eq!(rejected.len(), 1);
     assert_eq!(rejected[0].id, good.id());

@@ -201,12 +201,12 @@ impl Feed {
             (ObjectId::Environment(id), Some((version, Body::Environment(environment)))) => {
                 let cell = Arc::clone(self.cell(&id));
                 let old = cell.offer();
-                if old.version == version && old.environment.as_ref() == Some(&environment) {
+                if old.version == version && old.environment.as_ref() == Some(&*environment) {
                     return None;
                 }
                 let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
-                cell.swap(Offer { version, environment: Some(environment), instances });
+                cell.swap(Offer { version, environment: Some(*environment), instances });
                 self.drains.changed(&cell);
                 return Some(cell);
             }

@@ -13,6 +13,7 @@ fn offer(version: u64, names: &[&str]) -> Offer {
         state: State::Ready,
         epoch: Epoch(version),
         endpoints: names.iter().map(endpoint).collect(),
+        policy: dormouse_link::Policy::default(),
     };
     let instances = names.iter().map(|name| Arc::new(Instance::new(InstanceId::new(*name)))).collect();
     Offer { version: Generation(version), environment: Some(environment), instances }

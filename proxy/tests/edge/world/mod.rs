@@ -177,7 +177,7 @@ pub(crate) fn route(host: &str) -> Body {
 /// An environment in a state, with what it offers.
 pub(crate) fn environment(id: &str, epoch: u64, state: State, origins: &[&Origin]) -> Body {
     let endpoint = |origin: &&Origin| Endpoint { instance: InstanceId::new(origin.name), address: origin.address };
-    Body::Environment(Environment {
+    Body::Environment(Box::new(Environment {
         id: EnvironmentId::new(id),
         app: "hello".parse().expect("a label"),
         name: "test".parse().expect("a label"),
@@ -185,7 +185,8 @@ pub(crate) fn environment(id: &str, epoch: u64, state: State, origins: &[&Origin
         state,
         epoch: Epoch(epoch),
         endpoints: origins.iter().map(endpoint).collect(),
-    })
+        policy: dormouse_link::Policy::default(),
+    }))
 }
 
 pub(crate) fn ready(id: &str, epoch: u64, origins: &[&Origin]) -> Body {

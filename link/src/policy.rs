@@ -1,0 +1,25 @@
+//! The policy of an environment: how its requests are to be treated, beside where they go.
+//!
+//! Each section is a struct in a file of its own under `policy/`, absent or with defaults of its own; what is not said is
+//! the edge's default. Written by the control plane and in table files; read by the edge with the environment's cell, so a
+//! change of policy is a change of the cell. Unknown sections and fields are refused, and never misread.
+
+use serde::{Deserialize, Serialize};
+
+/// How an environment's requests are to be treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {}
+
+impl Policy {
+    /// Whether it says nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether an edge may serve by it.
+    pub(crate) fn check(&self) -> Result<(), crate::Invalid> {
+        let Self {} = self;
+        Ok(())
+    }
+}
