@@ -247,7 +247,7 @@ impl Tables {
 
     async fn offer(&mut self, proxy: &Proxy, loaded: Loaded) {
         if let Some(pair) = loaded.certificate {
-            proxy.fall_back("https", pair);
+            proxy.fall_back(&pair);
         }
         if let Some(keys) = loaded.ticket_keys {
             proxy.tickets(&keys);
