@@ -245,17 +245,21 @@ pub(crate) fn no_edge(error: &StartError) -> Failure {
 }
 
 fn port(listener: &str, address: &Address, error: &io::Error) -> Failure {
+    // Others are in a file.
+    let place = if matches!(listener, "http" | "https" | "api" | "admin") { "--" } else { "the listener " };
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("another program listens there; stop it, or give --{listener} another port (0 takes a free one)")
+            format!(
+                "another program listens there; stop it, or give {place}{listener} another port (0 takes a free one)"
+            )
         }
         _ if address.path().is_some() => {
             "is its folder there and writable, and nothing else at this path but maybe an old socket?".to_owned()
         }
         io::ErrorKind::PermissionDenied => format!(
-            "ports below 1024 need rights: give --{listener} a higher one, or setcap cap_net_bind_service=+ep the program"
+            "ports below 1024 need rights: give {place}{listener} a higher one, or setcap cap_net_bind_service=+ep the program"
         ),
-        _ => format!("give --{listener} an address of this machine"),
+        _ => format!("give {place}{listener} an address of this machine"),
     };
     Failure::new(Exit::Unavailable, format!("cannot listen for {listener} on {address}")).because(error).hint(hint)
 }

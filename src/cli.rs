@@ -87,8 +87,12 @@ pub struct UpArgs {
 #[derive(Debug, Args)]
 pub struct EdgeArgs {
     /// The table, as JSON; taken again whenever it changes
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    pub table: Option<PathBuf>,
+    /// A file, as TOML, that says what arguments say, and listeners with limits of their own; arguments take the place of its
+    /// keys
     #[arg(long, value_name = "FILE")]
-    pub table: PathBuf,
+    pub config: Option<PathBuf>,
     /// Where to serve HTTP: IP:PORT (port 0 takes any free one) or unix:/PATH [default: 127.0.0.1:8080, unless --https is
     /// given]
     #[arg(long, value_name = "ADDR")]
@@ -112,6 +116,10 @@ pub struct EdgeArgs {
     /// Connections at a time of one client's address, or one /64 of IPv6 [default: no limit]
     #[arg(long, value_name = "N")]
     pub connections_per_client: Option<NonZeroU32>,
+    /// Memory of the process, from 80 % of which on some work is refused: 512m, 2g [default: what its control group may have,
+    /// or three quarters of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory_limit: Option<u64>,
     /// Certificate for names that the table has none for: the chain as PEM, leaf first
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -130,9 +138,9 @@ pub struct EdgeArgs {
     /// Where to keep a record of each request [default: nowhere]
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<PathBuf>,
-    /// How long requests that run may go on when the edge is told to stop
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub drain: Duration,
+    /// How long requests that run may go on when the edge is told to stop [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drain: Option<Duration>,
     /// How long /readyz fails before the edge stops accepting, when it is told to stop; for load balancers [default: 0]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_delay: Option<Duration>,
@@ -140,11 +148,11 @@ pub struct EdgeArgs {
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Take over from the edge that runs with that folder
-    #[arg(long, requires = "run")]
+    #[arg(long)]
     pub upgrade: bool,
-    /// How long a process that takes over may take until it is ready
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub upgrade_within: Duration,
+    /// How long a process that takes over may take until it is ready [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub upgrade_within: Option<Duration>,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
@@ -334,7 +342,7 @@ fn variable_name(name: &str) -> Result<String, String> {
 }
 
 /// A number of threads.
-fn workers(text: &str) -> Result<NonZeroUsize, String> {
+pub(crate) fn workers(text: &str) -> Result<NonZeroUsize, String> {
     let wrong = || format!("workers are a number from 1 to {WORKERS_MAX}");
     text.parse().ok().filter(|workers: &NonZeroUsize| workers.get() <= WORKERS_MAX).ok_or_else(wrong)
 }
@@ -356,7 +364,7 @@ fn zone(text: &str) -> Result<Host, String> {
 }
 
 /// A whole number and its unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "a time is a number and its unit: 500ms, 2s, 15m, 1h, 7d".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -388,6 +396,11 @@ fn size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     number.parse().ok().and_then(|number: u64| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
+/// The same, but for nothing at all.
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    size(text)?.checked_sub(1).map(|less| less + 1).ok_or_else(|| "a size is more than nothing".to_owned())
 }
 
 /// A number with up to three decimals, in thousandths.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::app;
-use crate::config::{Begin, EdgeConfig};
+use crate::config::{Begin, EdgeConfig, ListenerConfig};
 use crate::ends::{self, Ends};
 use crate::failure::{Exit, Failure};
 use crate::telemetry;
@@ -57,9 +57,9 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let notify = Notify::new(config.notify.as_deref());
     let Some((mut edge, mut succession)) = begin(config, &mut ends, &notify).await? else { return Ok(()) };
-    let at = |listener| edge.proxy.at(listener).cloned();
-    let admin = edge.proxy.admin().map(Address::from);
-    let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", admin)]);
+    let listeners = edge.proxy.listeners().map(|(name, address)| (name, Some(address.clone())));
+    let admin = ("admin", edge.proxy.admin().map(Address::from));
+    let ready = app::ready(&listeners.chain([admin]).collect::<Vec<_>>());
     match (Failure::print(&ready), config.run.as_ref().map(|run| run.begin)) {
         // Nobody else serves any more; it must not end because nobody reads.
         (Err(failure), Some(Begin::Upgrade)) => tracing::warn!(%failure, "the ready line was not written"),
@@ -247,7 +247,7 @@ impl Tables {
 
     async fn offer(&mut self, proxy: &Proxy, loaded: Loaded) {
         if let Some(pair) = loaded.certificate {
-            proxy.fall_back("https", pair);
+            proxy.fall_back(&pair);
         }
         if let Some(keys) = loaded.ticket_keys {
             proxy.tickets(&keys);
@@ -267,24 +267,24 @@ impl Tables {
 }
 
 fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
-    let clients = config.client_ca.as_deref().map(files::clients).transpose()?;
-    let http = config.http.clone().map(|address| Listener { http2: config.http2, ..Listener::http(address) });
-    let https = config.https.clone().map(|address| Listener { clients, ..Listener::https(address) });
-    let with_proxies = |listener| Listener {
-        proxy_protocol_from: config.proxy_protocol_from.clone(),
-        trust_forwarded_from: config.trust_forwarded_from.clone(),
-        ..listener
+    let listener = |said: &ListenerConfig| {
+        let said = said.clone();
+        Ok(Listener {
+            name: said.name,
+            address: said.address,
+            protocol: said.protocol,
+            http2: said.http2,
+            clients: said.client_ca.as_deref().map(files::clients).transpose()?,
+            proxy_protocol_from: said.proxy_protocol_from,
+            trust_forwarded_from: said.trust_forwarded_from,
+            limits: said.limits,
+        })
     };
-    let limits = Limits::default();
     Ok(ProxyConfig {
-        listeners: http.into_iter().chain(https).map(with_proxies).collect(),
+        listeners: config.listeners.iter().map(listener).collect::<Result<_, Failure>>()?,
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
-        limits: Limits {
-            connections: config.connections.unwrap_or(limits.connections),
-            connections_per_client: config.connections_per_client,
-            ..limits
-        },
+        limits: Limits { memory: config.memory, ..config.limits.over(&Limits::default()) },
     })
 }

@@ -98,10 +98,11 @@ fn answer(head: &Head, edge: &Edge, table: &RefCell<Table>) -> (u16, String) {
     }
 }
 
-/// How many there are, in all and of each worker.
+/// How many there are, in all, of each listener and of each worker; and whether that is too much.
 fn connections(edge: &Edge) -> Value {
     let mut shown = edge.budget.shown();
     shown["workers"] = edge.balance.shown();
+    shown["overload"] = edge.overload.shown();
     shown
 }
 

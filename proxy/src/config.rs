@@ -1,17 +1,17 @@
 //! What a proxy is told at its start: addresses, and every limit by name with a default that is safe.
 
 mod address;
+mod listener;
 mod network;
 
 pub use address::{Address, AddressError};
+pub use listener::{Http2, Listener, ListenerLimits, Protocol};
 pub(crate) use network::masked_v6;
 pub use network::{Network, NetworkError};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use crate::front::tls::ClientAuthority;
 
 /// Where a proxy listens and how much it lets through.
 #[derive(Clone, Debug)]
@@ -24,69 +24,8 @@ pub struct Config {
     pub workers: usize,
     /// The file of access records; none are kept without it.
     pub access_log: Option<PathBuf>,
-    /// How long, how large, how many.
+    /// How long, how large, how many; a listener may say otherwise for itself.
     pub limits: Limits,
-}
-
-/// A place where visitors are served.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// What it is called in errors and logs: `http`, `https`.
-    pub name: &'static str,
-    /// Where it listens; port 0 takes a free one.
-    pub address: Address,
-    /// What is spoken there.
-    pub protocol: Protocol,
-    /// Whether HTTP/2 is spoken, too.
-    pub http2: Http2,
-    /// Over TLS: whose certificates clients need; without, nobody asks them for one.
-    pub clients: Option<ClientAuthority>,
-    /// Whose connections begin with a PROXY protocol header, each of them; from others it is a bad request.
-    pub proxy_protocol_from: Vec<Network>,
-    /// Whose `X-Forwarded-For`, `-Proto` and `-Port` are believed; nobody else's are.
-    pub trust_forwarded_from: Vec<Network>,
-}
-
-/// Whether a listener speaks HTTP/2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Http2 {
-    /// HTTP/1 only.
-    Off,
-    /// Over TLS with who chooses it (ALPN), else with who begins with it (RFC 9113 section 3.3).
-    On,
-}
-
-/// What is spoken on a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP as it is.
-    Plain,
-    /// HTTP over TLS; certificates come with the table.
-    Tls,
-}
-
-impl Listener {
-    /// Plain HTTP, called `http`.
-    pub fn http(address: impl Into<Address>) -> Self {
-        Self::new("http", address.into(), (Protocol::Plain, Http2::Off))
-    }
-
-    /// HTTPS, called `https`.
-    pub fn https(address: impl Into<Address>) -> Self {
-        Self::new("https", address.into(), (Protocol::Tls, Http2::On))
-    }
-
-    fn new(name: &'static str, address: Address, (protocol, http2): (Protocol, Http2)) -> Self {
-        Self {
-            name,
-            address,
-            protocol,
-            http2,
-            clients: None,
-            proxy_protocol_from: Vec::new(),
-            trust_forwarded_from: Vec::new(),
-        }
-    }
 }
 
 impl Default for Config {
@@ -104,6 +43,9 @@ impl Default for Config {
 /// Every limit of the data plane.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Bytes of memory that the process may have, before it refuses some work (`overload`). `None`: what its control group
+    /// may have, or three quarters of the machine's.
+    pub memory: Option<u64>,
     /// Connections of visitors at a time; more are closed at once. Fewer where the process may not have descriptors enough.
     pub connections: usize,
     /// The same for one client's address, or one /64 of IPv6; `None`: no limit.
@@ -183,6 +125,7 @@ impl Default for Limits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
+            memory: None,
             connections: usize::MAX,
             connections_per_client: None,
             handshakes: 4096,

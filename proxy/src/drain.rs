@@ -118,7 +118,7 @@ fn turn<'a>(
 }
 
 /// A part of a window that nobody else is likely to get.
-fn part(window: Duration, roll: u64) -> Duration {
+pub(crate) fn part(window: Duration, roll: u64) -> Duration {
     window.mul_f64((roll >> 11) as f64 / (1_u64 << 53) as f64)
 }
 

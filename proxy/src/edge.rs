@@ -12,6 +12,7 @@ use crate::front::listen::balance::Balance;
 use crate::front::listen::budget::Budget;
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::overload::Overload;
 use crate::quiet::Quiet;
 
 /// One worker's view of the proxy: all of it shared, but for the dice.
@@ -23,6 +24,8 @@ pub(crate) struct Edge {
     pub(crate) dice: Dice,
     /// What all connections may take.
     pub(crate) budget: Arc<Budget>,
+    /// What is let go when all of it is too much.
+    pub(crate) overload: Arc<Overload>,
     /// How they are spread.
     pub(crate) balance: Arc<Balance>,
     /// What is logged of no environment.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::access::{EndedBy, Record};
+use crate::config::Limits;
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::edge::Edge;
@@ -21,6 +22,8 @@ use crate::wake::Admitted;
 /// See the module.
 pub(crate) struct Exchange {
     pub(crate) edge: Arc<Edge>,
+    /// Of its listener.
+    pub(crate) limits: Arc<Limits>,
     pub(crate) facts: Facts,
     pub(crate) wire: Arc<Wire>,
     pub(crate) reader: Reader,
@@ -71,7 +74,13 @@ pub(crate) enum Attempt {
 
 impl Exchange {
     /// Of a request with that head; of something that is no request without one.
-    pub(crate) fn new(edge: &Arc<Edge>, facts: Facts, wire: &Arc<Wire>, head: Option<&Head>) -> Self {
+    pub(crate) fn new(
+        edge: &Arc<Edge>,
+        limits: &Arc<Limits>,
+        facts: Facts,
+        wire: &Arc<Wire>,
+        head: Option<&Head>,
+    ) -> Self {
         let text = |of: fn(&Head) -> String| head.map(of).unwrap_or_default();
         // Only the host and the id are needed where no record is kept.
         let kept = |of: fn(&Head) -> String| if edge.access.is_kept() { text(of) } else { String::new() };
@@ -88,6 +97,7 @@ impl Exchange {
         };
         Self {
             edge: Arc::clone(edge),
+            limits: Arc::clone(limits),
             facts,
             wire: Arc::clone(wire),
             reader: head.map_or(Reader::Program, |head| head.reader),
@@ -102,7 +112,7 @@ impl Exchange {
             attempt: Attempt::Fresh,
             body_bytes: 0,
             held: None,
-            held_bytes: head.map_or(0, |head| head.held_bytes(&edge.limits)),
+            held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
             refused: None,
             record,

@@ -25,7 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
-use crate::config::{Http2, Network};
+use crate::config::{Http2, Limits, Network};
 use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
@@ -51,6 +51,8 @@ pub(crate) struct Worker {
 #[derive(Clone)]
 pub(crate) struct Visit {
     pub(crate) facts: Facts,
+    /// Of its listener.
+    pub(crate) limits: Arc<Limits>,
     /// By whose name, and with which certificate, a TLS client was answered, if it named somebody.
     pub(crate) offered: Option<Arc<Offered>>,
     /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
@@ -66,27 +68,27 @@ pub(crate) struct Visit {
 /// Between requests it holds as little as can be: what is done beside waiting for the next head is boxed, for as long as it
 /// takes, and is no part of what each idle connection has.
 pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: Visit) {
-    let limits = &worker.edge.limits;
+    let limits = Arc::clone(&visit.limits);
     let agreed = transport.agreed_on_http2();
-    let mut conn = Box::new(Conn::new(transport, limits));
+    let mut conn = Box::new(Conn::new(transport, &limits));
     if agreed {
         return Box::pin(http2::serve(worker, conn, visit)).await;
     }
     let (facts, mut idle, mut before) = (visit.facts, visit.silent, Before::Nothing);
     loop {
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
-        let next = match gate::next(&mut conn, limits, idle, over).await {
+        let next = match gate::next(&mut conn, &limits, idle, over).await {
             Gate::Over => return,
             Gate::Preface if visit.http2 == Http2::On => {
                 return Box::pin(http2::serve(worker, conn, visit)).await;
             }
-            Gate::Preface => Box::pin(refuse_bytes(worker, conn, facts, Reason::BadHead)).await,
-            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, facts, reason)).await,
+            Gate::Preface => Box::pin(refuse_bytes(worker, conn, (facts, &limits), Reason::BadHead)).await,
+            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, (facts, &limits), reason)).await,
             Gate::Head(head) => {
                 let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
                     believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
                 });
-                Box::pin(request(worker, conn, &head, (facts, visit.offered.as_deref()))).await
+                Box::pin(request(worker, conn, &head, (facts, &limits, visit.offered.as_deref()))).await
             }
         };
         conn = match next {
@@ -100,9 +102,14 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: 
 }
 
 /// Refuses a connection before anything was read of it that could be a request.
-pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
-    let conn = Box::new(Conn::new(transport, &worker.edge.limits));
-    if let Next::Close(conn) = refuse_bytes(worker, conn, facts, reason).await {
+pub(crate) async fn turn_away(
+    worker: &Worker,
+    transport: Transport,
+    (facts, limits): (Facts, &Arc<Limits>),
+    reason: Reason,
+) {
+    let conn = Box::new(Conn::new(transport, limits));
+    if let Next::Close(conn) = refuse_bytes(worker, conn, (facts, limits), reason).await {
         linger(conn.into_transport(), worker).await;
     }
 }
@@ -115,8 +122,13 @@ enum Next {
 }
 
 /// Answers what is no request.
-async fn refuse_bytes(worker: &Worker, mut conn: Box<Conn>, facts: Facts, reason: Reason) -> Next {
-    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+async fn refuse_bytes(
+    worker: &Worker,
+    mut conn: Box<Conn>,
+    (facts, limits): (Facts, &Arc<Limits>),
+    reason: Reason,
+) -> Next {
+    let mut exchange = Exchange::new(&worker.edge, limits, facts, conn.wire(), None);
     refuse(&mut conn, None, &mut exchange, reason).await;
     Next::Close(conn)
 }
@@ -125,10 +137,10 @@ async fn request(
     worker: &Worker,
     mut conn: Box<Conn>,
     head: &Head,
-    (facts, offered): (Facts, Option<&Offered>),
+    (facts, limits, offered): (Facts, &Arc<Limits>, Option<&Offered>),
 ) -> Next {
     let edge = &worker.edge;
-    let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
+    let mut exchange = Box::new(Exchange::new(edge, limits, facts, conn.wire(), Some(head)));
     match prepare(edge, head, offered, &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
@@ -151,13 +163,16 @@ async fn prepare(
         let instead = |host: &str| offered?.instead(host);
         let proof =
             offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
-        decide(head, proof.as_ref(), edge.limits.body_bytes, |host| edge.live.routes.get(host))
+        decide(head, proof.as_ref(), exchange.limits.body_bytes, |host| edge.live.routes.get(host))
     };
     let cell = match decision {
         Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
         Decision::Route(cell) => cell,
     };
     exchange.cell = Some(Arc::clone(&cell));
+    if edge.overload.refuses(&cell) {
+        return Err(NotAdmitted::Refused(Reason::Overloaded));
+    }
     let connect = exchange.began + edge.limits.connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
     let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
@@ -177,7 +192,7 @@ async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, r
 
 /// Lends the connection to the lane for one message.
 async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<Exchange>) -> Next {
-    let limits = &worker.edge.limits;
+    let limits = Arc::clone(&exchange.limits);
     conn.admit(head.bytes, head.framing);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);

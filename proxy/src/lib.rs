@@ -19,6 +19,9 @@
 //! the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels with
 //! its head.
 //!
+//! When memory, descriptors or another thing runs short (`overload`), new handshakes are refused first, then held requests are
+//! sent away, and then new requests to the busiest environment are refused.
+//!
 //! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.
 //!
@@ -44,10 +47,13 @@ mod lane;
 mod life;
 mod live;
 mod origin;
+mod overload;
 mod quiet;
 mod wake;
 
-pub use config::{Address, AddressError, Config, Http2, Limits, Listener, Network, NetworkError, Protocol};
+pub use config::{
+    Address, AddressError, Config, Http2, Limits, Listener, ListenerLimits, Network, NetworkError, Protocol,
+};
 pub use descriptors::raise as raise_descriptor_limit;
 pub use front::inherit::{NotListening, gather};
 pub use front::listen::sockets::Listening;

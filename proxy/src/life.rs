@@ -39,7 +39,7 @@ pub struct Proxy {
 
 /// A listener that is bound.
 struct Bound {
-    name: &'static str,
+    name: String,
     sockets: Sockets,
     entrance: Arc<Entrance>,
 }
@@ -51,7 +51,7 @@ pub enum StartError {
     #[error("listen for {listener} on {address}")]
     Bind {
         /// Which listener: `http`, `https` or `admin`.
-        listener: &'static str,
+        listener: String,
         /// Where it was to listen.
         address: Address,
         /// What the system says.
@@ -121,7 +121,7 @@ impl Proxy {
 
     /// All listening sockets, the admin listener's too, for another process to serve on. Both may accept from then on.
     pub fn sockets(&self) -> io::Result<Vec<Listening>> {
-        let listeners = self.listeners.iter().map(|bound| bound.sockets.duplicate(bound.name));
+        let listeners = self.listeners.iter().map(|bound| bound.sockets.duplicate(&bound.name));
         listeners.chain(self.admin.iter().map(|admin| admin.duplicate("admin"))).collect()
     }
 
@@ -147,11 +147,15 @@ impl Proxy {
         self.at(listener).and_then(Address::ip)
     }
 
-    /// Sets what a listener offers, from now on, to names that no certificate was published for.
-    pub fn fall_back(&self, listener: &str, pair: KeyPair) {
-        let bound = self.listeners.iter().find(|bound| bound.name == listener);
-        if let Some(tls) = bound.and_then(|bound| bound.entrance.tls.as_ref()) {
-            tls.fall_back(pair);
+    /// Where all listeners are, with their names.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &Address)> {
+        self.listeners.iter().map(|bound| (bound.name.as_str(), &bound.sockets.address))
+    }
+
+    /// Sets what every listener with TLS offers, from now on, to names that no certificate was published for.
+    pub fn fall_back(&self, pair: &KeyPair) {
+        for tls in self.listeners.iter().filter_map(|bound| bound.entrance.tls.as_ref()) {
+            tls.fall_back(pair.clone());
         }
     }
 

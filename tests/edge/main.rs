@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
 
+mod config;
 mod drain;
 mod files;
 mod http2;
 mod listening;
 mod load;
 mod program;
+mod slow;
 mod tls;
 mod upgrade;
 mod upgrade_fails;

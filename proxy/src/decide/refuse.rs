@@ -26,6 +26,10 @@ pub(crate) enum Reason {
     Waking,
     WakeTimeout,
     HoldFull,
+    /// There is too much to do for holding it.
+    SentAway,
+    /// There is too much to do, most of it for its environment.
+    Overloaded,
     /// There is no place for one more connection to an instance.
     Busy,
     Failed {
@@ -153,6 +157,23 @@ impl Reason {
                 Some(LATER),
                 Operator,
             ),
+            // That it came to these two is logged, once for all requests.
+            Self::SentAway => (
+                503,
+                "sent_away",
+                "Too busy",
+                "This server has too much to do to wait for this site to start. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::Overloaded => (
+                503,
+                "overloaded",
+                "Too busy",
+                "This server has too much to do for this site right now. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
             Self::Failed { retry_in } => (
                 503,
                 "failed",
@@ -206,8 +227,8 @@ mod tests {
 
     #[test]
     fn every_reason_that_passes_says_when_to_come_back() {
-        use Reason::{Busy, HoldFull, NoEndpoint, Stopping, WakeTimeout, Waking};
-        for reason in [Waking, WakeTimeout, HoldFull, Busy, Stopping, NoEndpoint] {
+        use Reason::{Busy, HoldFull, NoEndpoint, Overloaded, SentAway, Stopping, WakeTimeout, Waking};
+        for reason in [Waking, WakeTimeout, HoldFull, SentAway, Overloaded, Busy, Stopping, NoEndpoint] {
             assert!(reason.refusal().retry_after.is_some(), "{reason:?}");
         }
     }

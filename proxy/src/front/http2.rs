@@ -42,7 +42,7 @@ const SLOW_WINDOWS: u32 = 2;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, visit: Visit) {
-    let limits = &worker.edge.limits;
+    let limits = &visit.limits;
     conn.lift();
     let wire = Arc::clone(conn.wire());
     let io: Stream = conn;
@@ -101,7 +101,7 @@ enum Phase {
 
 /// Accepts streams until the connection is over. Only this drives the connection's IO.
 async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit) {
-    let limits = &worker.edge.limits;
+    let limits = &visit.limits;
     let digest = Arc::new(Digest::default());
     // Dropped with the connection: nobody is left to be answered.
     let mut running = JoinSet::new();
@@ -167,7 +167,7 @@ async fn stream(
 ) -> Ended {
     let edge = &worker.edge;
     let body = if session.is_body_empty() { StreamBody::None } else { StreamBody::Follows };
-    let head = Head::of_stream(session.req_header(), body, edge.limits.target_bytes);
+    let head = Head::of_stream(session.req_header(), body, visit.limits.target_bytes);
     let (_place, head) = match place {
         Ok(place) => (place, head),
         Err(reason) => (None, Err(reason)),
@@ -175,7 +175,7 @@ async fn stream(
     let wire = Arc::new(Wire::default());
     let fields = session.req_header().headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let facts = visit.trusted.as_ref().map_or(visit.facts, |trusted| from_fields(visit.facts, trusted, fields));
-    let mut exchange = Box::new(Exchange::new(edge, facts, &wire, head.as_ref().ok()));
+    let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, &wire, head.as_ref().ok()));
     let prepared = match &head {
         Ok(head) => {
             let left = async {
@@ -194,7 +194,7 @@ async fn stream(
             exchange.record.status = answer.status;
             forget_fields(&mut session);
             // A client that is gone needs no answer.
-            let _ = write(&mut session, &answer, &edge.limits).await;
+            let _ = write(&mut session, &answer, &visit.limits).await;
             Ended::Served
         }
         _ => Ended::GivenUp,
@@ -229,7 +229,7 @@ async fn carry(
     body: StreamBody,
     wire: &Wire,
 ) -> Ended {
-    let limits = &worker.edge.limits;
+    let limits = &Arc::clone(&exchange.limits);
     session.req_header_mut().extensions_mut().insert(Carried::new(exchange));
     let mut session = ServerSession::new_http2(session);
     session.set_write_timeout(Some(limits.client_write));

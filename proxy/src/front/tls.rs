@@ -129,7 +129,7 @@ impl Tls {
         let names = Arc::new(Names { live: Arc::clone(live), fallback: ArcSwapOption::empty() });
         let provider = Arc::new(provider());
         let policy = listener.clients.as_ref();
-        let tickets = Arc::new(Tickets::new(listener.name, &clients::digest_of(policy), SystemTime::now())?);
+        let tickets = Arc::new(Tickets::new(&listener.name, &clients::digest_of(policy), SystemTime::now())?);
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13, &TLS12])?;
         let builder = match policy {

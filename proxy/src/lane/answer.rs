@@ -91,7 +91,7 @@ pub(crate) async fn answer(conn: &mut Conn, head: Option<&Head>, answer: &Answer
     let bytes = answer.bytes(head.map(|head| &head.method), after);
     exchange.record.status = answer.status;
     exchange.wire.received.store(head.map_or(0, |head| head.bytes as u64), Ordering::Relaxed);
-    let written = timeout(exchange.edge.limits.client_write, async {
+    let written = timeout(exchange.limits.client_write, async {
         conn.write_all(bytes.as_bytes()).await?;
         conn.flush().await
     });

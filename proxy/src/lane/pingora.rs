@@ -170,7 +170,7 @@ impl ProxyHttp for Lane {
             exchange.wire.whole.store(end, Ordering::Relaxed);
         }
         exchange.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        if exchange.body_bytes > exchange.edge.limits.body_bytes {
+        if exchange.body_bytes > exchange.limits.body_bytes {
             exchange.refuse(Reason::BodyTooLarge);
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }

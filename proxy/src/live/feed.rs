@@ -24,6 +24,7 @@ use super::signals::{Heard, Signals};
 use crate::activity::Activity;
 use crate::config::Limits;
 use crate::front::tls::certificates;
+use crate::overload::{self, Lookout};
 use crate::wake::Wants;
 
 /// New certificates of one update that are parsed before they are taken, at some 0.1 ms each. The rest of a large one is parsed
@@ -41,6 +42,8 @@ pub(crate) struct Feed {
     orphans: Vec<EnvironmentId>,
     wants: Wants,
     activity: Activity,
+    /// Here, because it looks at those that were seen.
+    lookout: Lookout,
     /// The rejections are of every update since the last one that was taken.
     acked: Option<(Generation, Vec<Rejected>)>,
     lost: bool,
@@ -53,6 +56,7 @@ impl Feed {
         signals: Arc<Signals>,
         table: Rc<RefCell<Table>>,
         ready: watch::Sender<bool>,
+        lookout: Lookout,
     ) -> Self {
         Self {
             live,
@@ -63,6 +67,7 @@ impl Feed {
             orphans: Vec::new(),
             wants: Wants::default(),
             activity: Activity::default(),
+            lookout,
             acked: None,
             lost: false,
             ready,
@@ -79,6 +84,8 @@ impl Feed {
     ) {
         let mut period = interval(limits.report_period);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(overload::LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fed = true;
         loop {
             // Each arm is cancel-safe: a channel's recv and reserve, an interval's tick and a notification lose nothing.
@@ -99,6 +106,10 @@ impl Feed {
                     self.drains.period();
                     self.forget();
                     self.say_drained(&reports);
+                }
+                _ = looks.tick() => {
+                    self.activity.hear(&mut heard.seen);
+                    self.lookout.look(self.activity.cells());
                 }
                 () = self.signals.poke.notified() => {
                     while let Ok(report) = heard.unreachable.try_recv() {

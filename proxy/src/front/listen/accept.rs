@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use super::balance::{Arrival, Balance};
-use super::budget::{Place, Spent};
-use super::handshakes::Handshakes;
-use crate::config::{Http2, Network};
+use super::budget::{Place, Room, Spent};
+use super::handshakes::{self, Handshakes};
+use crate::config::{Http2, Limits, Network};
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::front::conn::Transport;
@@ -26,6 +26,7 @@ use crate::front::stream::Stream;
 use crate::front::tls::{Offered, Tls};
 use crate::front::{Visit, Worker, serve, turn_away};
 use crate::life::Stop;
+use crate::overload::Level;
 
 /// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -35,6 +36,10 @@ pub(crate) struct Entrance {
     /// Where TLS is spoken.
     pub(crate) tls: Option<Tls>,
     pub(crate) http2: Http2,
+    /// The edge's, but for what the listener has of its own.
+    pub(crate) limits: Arc<Limits>,
+    /// How many there may be.
+    pub(crate) room: Arc<Room>,
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxy_protocol_from: Vec<Network>,
     /// Whose forwarding fields are believed.
@@ -78,7 +83,7 @@ pub(super) async fn accept(listener: AsyncFd<Arc<Socket>>, entrance: Arc<Entranc
 impl Reception {
     /// Counts a connection, and has it served: here, or by a worker that has less to do.
     pub(super) fn sort(self: &Rc<Self>, socket: Socket, peer: Option<SocketAddr>, entrance: &Arc<Entrance>) {
-        let place = match self.worker.edge.budget.connection() {
+        let place = match self.worker.edge.budget.connection(&entrance.room) {
             Ok(place) => place,
             Err(spent) => return self.refused(spent),
         };
@@ -132,7 +137,7 @@ async fn connection(
     entrance: &Entrance,
     mut place: Place,
 ) {
-    let limits = &reception.worker.edge.limits;
+    let limits = &entrance.limits;
     let patience = if entrance.tls.is_some() { limits.tls_handshake } else { limits.head };
     let deadline = Instant::now() + patience;
     let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
@@ -153,7 +158,7 @@ async fn connection(
                 trusted = None;
             }
             Ok(Err(HeaderError::Ended)) => return,
-            Ok(Err(error)) => return Box::pin(no_header(reception, stream, facts, &error)).await,
+            Ok(Err(error)) => return Box::pin(no_header(reception, stream, (facts, limits), &error)).await,
             Err(_) => return debug!("a PROXY protocol header took too long"),
         }
     }
@@ -175,7 +180,8 @@ async fn connection(
     let silent = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
     // Over TLS it is agreed on, or not spoken.
     let http2 = if entrance.tls.is_some() { Http2::Off } else { entrance.http2 };
-    serve(&reception.worker, transport, Visit { facts, offered, trusted, http2, silent }).await;
+    serve(&reception.worker, transport, Visit { facts, limits: Arc::clone(limits), offered, trusted, http2, silent })
+        .await;
 }
 
 async fn handshake(
@@ -184,10 +190,19 @@ async fn handshake(
     stream: Stream,
     deadline: Instant,
 ) -> Option<(Transport, Option<Arc<Offered>>)> {
-    let Some(mut place) = reception.handshakes.begin(Instant::now()) else {
+    let overload = &reception.worker.edge.overload;
+    let refused = || {
+        if overload.is_at(Level::Handshakes) {
+            overload.shed_handshake();
+        }
         reception.refused(Spent::Handshakes);
+    };
+    let room = if overload.is_at(Level::Handshakes) { handshakes::Room::None } else { handshakes::Room::Some };
+    let Some(mut place) = reception.handshakes.begin(Instant::now(), room) else {
+        refused();
         return None;
     };
+    let _under_way = overload.handshake();
     // Neither is looked at again once one of them is there.
     tokio::select! {
         shaken = timeout_at(deadline, tls.accept(stream)) => match shaken {
@@ -195,16 +210,16 @@ async fn handshake(
             Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
             Err(_) => debug!("TLS handshake took too long"),
         },
-        () = place.given_up() => reception.refused(Spent::Handshakes),
+        () = place.given_up() => refused(),
     }
     None
 }
 
 /// Tells what is missing where that can be told without TLS.
-async fn no_header(reception: &Reception, stream: Stream, facts: Facts, error: &HeaderError) {
+async fn no_header(reception: &Reception, stream: Stream, (facts, limits): (Facts, &Arc<Limits>), error: &HeaderError) {
     debug!(%error, "a proxy's connection is refused");
     if facts.scheme == Scheme::Http {
-        turn_away(&reception.worker, Transport::Plain(stream), facts, Reason::ProxyHeader).await;
+        turn_away(&reception.worker, Transport::Plain(stream), (facts, limits), Reason::ProxyHeader).await;
     }
 }
 
