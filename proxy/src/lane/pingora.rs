@@ -163,6 +163,11 @@ impl ProxyHttp for Lane {
         if session.was_upgraded() {
             return Ok(());
         }
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            // Of the empty frame that ends a stream Pingora makes a last chunk, and of the end another one: the instance would
+            // take that for the begin of the next request.
+            *body = None;
+        }
         if exchange.version == Version::Http2 {
             // Of a stream, nobody else counts; its head is not counted.
             let count = body.as_ref().map_or(0, |body| body.len() as u64);

@@ -419,3 +419,23 @@ async fn p35_streams_whose_client_does_not_read_end_and_hold_nobody_up() {
     }
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_body_whose_last_frame_is_empty_is_ended_once() {
+    let (world, origin) = world(|_| {}).await;
+    let mut client = client(&world).await;
+    for part in ["", "part"] {
+        let (answer, mut body) = client.begin(request(Method::POST, "a.example", "/echo")).await;
+        if !part.is_empty() {
+            body.send_data(Bytes::from(part), false).expect("a part");
+        }
+        body.send_data(Bytes::new(), true).expect("an end");
+        assert_eq!(soon("an answer", read(answer)).await.expect("an answer").text(), part);
+        assert_eq!(client.get("a.example", "/").await.expect("an answer").text(), "one");
+    }
+    let heads: Vec<_> = origin.requests().iter().map(|request| request.head.clone()).collect();
+    assert!(heads.iter().all(|head| head.starts_with("POST /echo ") || head.starts_with("GET / ")), "{heads:#?}");
+    // Whatever follows a body is the begin of the next request on the connection, whoever's that is.
+    assert_eq!(origin.connections(), 1, "each begins where the one before ended");
+    world.stop().await;
+}
