@@ -247,6 +247,9 @@ impl ProxyHttp for Lane {
             let count = body.as_ref().map_or(0, |body| body.len() as u64);
             exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
         }
+        if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
+            *body = body.take().map(|body| taking.part(body));
+        }
         Ok(None)
     }
 
