@@ -87,7 +87,7 @@ impl ProxyHttp for Lane {
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        Ok(origin::peer(flight, exchange.kind, &exchange.edge.limits))
+        Ok(origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge.limits))
     }
 
     fn fail_to_connect(
