@@ -66,6 +66,8 @@ pub struct Limits {
     pub streams: u32,
     /// Bytes of a stream that are under way unread, in either direction.
     pub stream_window: u32,
+    /// Bytes of an answer that are asked of the instance's socket at a time, about, if the client is one of HTTP/2.
+    pub stream_read: usize,
     /// Of a request body; then 413.
     pub body_bytes: u64,
     /// Between two reads of a request body; then 408.
@@ -136,6 +138,7 @@ impl Default for Limits {
             target_bytes: 16 << 10,
             streams: 100,
             stream_window: 64 << 10,
+            stream_read: 8 << 10,
             body_bytes: 500 << 20,
             body_gap: seconds(60),
             client_write: seconds(60),

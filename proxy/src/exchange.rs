@@ -16,6 +16,7 @@ use crate::decide::refuse::Reason;
 use crate::edge::Edge;
 use crate::front::conn::Wire;
 use crate::front::head::{Form, Head, Kind, Reader, Version};
+use crate::front::http2::taking::Taking;
 use crate::live::cell::{Cell, Flight, Tried};
 use crate::wake::Admitted;
 
@@ -39,6 +40,8 @@ pub(crate) struct Exchange {
     pub(crate) tried: Tried,
     pub(crate) attempt: Attempt,
     pub(crate) body_bytes: u64,
+    /// How its client takes the answer, where nothing else says it: of HTTP/2 streams, calls excepted.
+    pub(crate) taking: Option<Arc<Taking>>,
     pub(crate) held: Option<Duration>,
     /// Until when it may be held, and what it is told then.
     pub(crate) patience: (Instant, Reason),
@@ -111,6 +114,7 @@ impl Exchange {
             tried: Tried::new(edge.limits.retries + 1),
             attempt: Attempt::Fresh,
             body_bytes: 0,
+            taking: None,
             held: None,
             held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
@@ -160,6 +164,9 @@ impl Drop for Exchange {
         }
         if self.refused.is_none() && self.wire.slow.load(Ordering::Relaxed) {
             self.refuse(Reason::BodyTimeout);
+        }
+        if self.refused.is_none() && self.wire.given_up.load(Ordering::Relaxed) {
+            self.record.ended_by = EndedBy::Client;
         }
         self.flight = None;
         self.record.total_ms = self.elapsed_ms();

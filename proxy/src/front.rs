@@ -4,7 +4,7 @@ pub(crate) mod conn;
 pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
-mod http2;
+pub(crate) mod http2;
 pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod pace;

@@ -57,12 +57,11 @@ async fn beside(path: &str, mode: &[&str]) {
     let command = config::command(folder.path(), CONFIG, &[]);
     let edge = Edge::spawn(Arc::new(folder), command).await;
     let mut tool = start(&format!("http://{}/{path}", edge.address("http")), mode);
-    let (mut most, mut served) = (0, 0);
+    let mut most = 0;
     let ended = async {
         loop {
             let stream = TcpStream::connect(edge.address("http")).await.unwrap();
             assert_eq!(get(stream, "a.example").await, Ok("one".to_owned()));
-            served += 1;
             let open = config::connections(&edge).await["open"].as_u64().unwrap();
             most = most.max(open);
             if most >= MANY && open <= FEW {
@@ -73,7 +72,6 @@ async fn beside(path: &str, mode: &[&str]) {
         }
     };
     soon("the slow ones to be ended", ended).await;
-    println!("{most} slow connections at a time, beside {served} others");
     // Readers of a long answer have much to read yet of what the system has sent: their tool does not end by itself.
     tool.kill().await.unwrap();
 }

@@ -3,6 +3,8 @@
 //! The codec bounds what one connection can ask for; here is what it leaves open: deadlines for the handshake, for idleness
 //! and for the end, and a client that costs more than it uses gets GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
 
+pub(crate) mod taking;
+
 use std::future::pending;
 use std::pin::pin;
 use std::rc::Rc;
@@ -30,6 +32,7 @@ use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
 use crate::wake::NotAdmitted;
+use taking::Taking;
 
 /// Streams of a connection that may be malformed; a working client has none.
 const MALFORMED_MAX: u32 = 32;
@@ -225,11 +228,14 @@ async fn carry(
     worker: &Worker,
     mut session: HttpSession,
     head: &Head,
-    exchange: Box<Exchange>,
+    mut exchange: Box<Exchange>,
     body: StreamBody,
     wire: &Wire,
 ) -> Ended {
     let limits = &Arc::clone(&exchange.limits);
+    // Both sides of a call may be silent for long.
+    let taking = (head.kind != Kind::Grpc).then(|| Taking::new(limits));
+    exchange.taking.clone_from(&taking);
     session.req_header_mut().extensions_mut().insert(Carried::new(exchange));
     let mut session = ServerSession::new_http2(session);
     session.set_write_timeout(Some(limits.client_write));
@@ -239,6 +245,7 @@ async fn carry(
         // There is no connection to keep: the stream was all of it.
         _ = worker.lane.process_new_http(session, &worker.edge.stopping) => {}
         () = too_slow(wire, limits), if watched => wire.slow.store(true, Ordering::Relaxed),
+        () = takes_too_slowly(taking.as_deref(), limits) => wire.given_up.store(true, Ordering::Relaxed),
     }
     if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
 }
@@ -259,5 +266,13 @@ async fn too_slow(wire: &Wire, limits: &Limits) {
         let is_slow = wire.connected.load(Ordering::Relaxed) && now - before < least;
         slow = if is_slow { slow + 1 } else { 0 };
         before = now;
+    }
+}
+
+/// Resolves when the client takes its answer more slowly than the least rate.
+async fn takes_too_slowly(taking: Option<&Taking>, limits: &Limits) {
+    let Some(taking) = taking else { return pending().await };
+    while taking.judge(Instant::now()).is_ok() {
+        sleep(limits.client_window).await;
     }
 }

@@ -87,7 +87,7 @@ impl ProxyHttp for Lane {
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        Ok(origin::peer(flight, exchange.kind, &exchange.edge.limits))
+        Ok(origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge.limits))
     }
 
     fn fail_to_connect(
@@ -162,6 +162,11 @@ impl ProxyHttp for Lane {
         let exchange = ours(context)?;
         if session.was_upgraded() {
             return Ok(());
+        }
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            // Of the empty frame that ends a stream Pingora makes a last chunk, and of the end another one: the instance would
+            // take that for the begin of the next request.
+            *body = None;
         }
         if exchange.version == Version::Http2 {
             // Of a stream, nobody else counts; its head is not counted.
@@ -241,6 +246,9 @@ impl ProxyHttp for Lane {
         if exchange.version == Version::Http2 {
             let count = body.as_ref().map_or(0, |body| body.len() as u64);
             exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
+        }
+        if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
+            *body = body.take().map(|body| taking.part(body));
         }
         Ok(None)
     }

@@ -369,29 +369,6 @@ async fn p32_a_head_without_end_is_closed() {
 }
 
 #[tokio::test]
-async fn p34_floods_of_frames_that_ask_for_answers_are_stopped_or_bounded() {
-    let (world, _origin) = world(|_| {}).await;
-    let settings = frame(4, 0, 0, &[]);
-    let ping = frame(6, 0, 0, &[0; 8]);
-    let empty_data = [frame(1, 4, 1, &head("a.example")), frame(0, 0, 1, &[]).repeat(50_000)].concat();
-    for flood in [settings.repeat(50_000), ping.repeat(50_000), empty_data] {
-        let mut frames = Frames::connect(world.http()).await;
-        // Nothing of the answers is read: the proxy stops reading, or closes.
-        let mut sent = 0;
-        for part in flood.chunks(64 << 10) {
-            let sending = tokio::time::timeout(500 * MILLISECOND, frames.stream.write_all(part)).await;
-            if !matches!(sending, Ok(Ok(()))) {
-                break;
-            }
-            sent += part.len();
-        }
-        assert!(sent <= flood.len());
-        assert_eq!(client(&world).await.get("a.example", "/").await.expect("others are served").text(), "one");
-    }
-    world.stop().await;
-}
-
-#[tokio::test]
 async fn p35_streams_whose_client_does_not_read_end_and_hold_nobody_up() {
     let (world, origin) = world(|config| config.limits.client_write = 300 * MILLISECOND).await;
     let large = "x".repeat(4 << 20);
@@ -417,5 +394,25 @@ async fn p35_streams_whose_client_does_not_read_end_and_hold_nobody_up() {
         });
         assert!(ended.await.is_reset());
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_whose_last_frame_is_empty_is_ended_once() {
+    let (world, origin) = world(|_| {}).await;
+    let mut client = client(&world).await;
+    for part in ["", "part"] {
+        let (answer, mut body) = client.begin(request(Method::POST, "a.example", "/echo")).await;
+        if !part.is_empty() {
+            body.send_data(Bytes::from(part), false).expect("a part");
+        }
+        body.send_data(Bytes::new(), true).expect("an end");
+        assert_eq!(soon("an answer", read(answer)).await.expect("an answer").text(), part);
+        assert_eq!(client.get("a.example", "/").await.expect("an answer").text(), "one");
+    }
+    let heads: Vec<_> = origin.requests().iter().map(|request| request.head.clone()).collect();
+    assert!(heads.iter().all(|head| head.starts_with("POST /echo ") || head.starts_with("GET / ")), "{heads:#?}");
+    // Whatever follows a body is the begin of the next request on the connection, whoever's that is.
+    assert_eq!(origin.connections(), 1, "each begins where the one before ended");
     world.stop().await;
 }
