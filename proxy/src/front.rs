@@ -216,7 +216,7 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
             Ok(conn) => Next::Close(conn),
             Err(_) => Next::Gone,
         },
-        None if wire.cut.load(Ordering::Relaxed) => {
+        None if wire.is_for_reset() => {
             wire.reset();
             Next::Gone
         }

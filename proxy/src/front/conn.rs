@@ -57,6 +57,8 @@ pub(crate) struct Wire {
     pub(crate) connected: AtomicBool,
     /// The answer was begun.
     pub(crate) answered: AtomicBool,
+    /// The client does not read what it is sent, or too slowly: nobody waits until the system has sent the rest.
+    pub(crate) stuck: AtomicBool,
     /// The answer broke off, and only the connection's end can say so: it must not be an orderly one.
     pub(crate) cut: AtomicBool,
     /// Of the current request.
@@ -210,7 +212,10 @@ impl Conn {
         };
         match judged {
             Ok(()) => polled,
-            Err(TooSlow) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"))),
+            Err(TooSlow) => {
+                self.wire.stuck.store(true, Ordering::Relaxed);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")))
+            }
         }
     }
 
@@ -322,17 +327,30 @@ impl Drop for Conn {
 impl Wire {
     /// Forgets what was said of the message before.
     pub(crate) fn begin(&self) {
-        for said in [&self.broken, &self.slow, &self.streams, &self.cut] {
+        for said in [&self.broken, &self.slow, &self.streams, &self.stuck, &self.cut] {
             said.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say.
+    /// Whether an orderly end would tell the client something wrong, or keep what it does not read.
+    pub(crate) fn is_for_reset(&self) -> bool {
+        self.cut.load(Ordering::Relaxed) || self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say; and one that is stuck, whose
+    /// answer the system would otherwise keep for as long as the client likes.
     pub(crate) fn reset(&self) {
-        if let Some(Transport::Plain(Stream::Tcp(stream))) = self.take_back() {
-            // Where it fails, the end is an orderly one; there is no other way to say it.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        }
+        let transport = self.take_back();
+        let stream = match &transport {
+            Some(Transport::Plain(Stream::Tcp(stream))) => stream,
+            Some(Transport::Tls(stream)) if self.stuck.load(Ordering::Relaxed) => match stream.get_ref().0 {
+                Stream::Tcp(stream) => stream,
+                Stream::Unix(_) => return,
+            },
+            _ => return,
+        };
+        // Where it fails, the end is an orderly one; there is no other way to say it.
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
 
     /// The transport of a connection whose borrower dropped it.

@@ -53,6 +53,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, visit: Visit
     if let Ok(Ok(connection)) = timeout(limits.head, Box::pin(handshake(io, Some(options(limits))))).await {
         streams(worker, connection, &visit).await;
     }
+    if wire.is_for_reset() {
+        return wire.reset();
+    }
     Box::pin(linger(wire.take_back(), worker)).await;
 }
 

@@ -272,6 +272,9 @@ impl ProxyHttp for Lane {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let Some(exchange) = context else { return FailToProxy { error_code: 500, can_reuse_downstream: false } };
+        if *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::WriteTimedout {
+            exchange.wire.stuck.store(true, Ordering::Relaxed);
+        }
         let status = match reason(error, exchange) {
             None => {
                 exchange.record.ended_by = EndedBy::Client;
