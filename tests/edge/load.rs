@@ -7,12 +7,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::program::{PATIENCE, soon};
+use crate::speaker::{NoAnswer, Speaker};
 
 /// What a WebSocket client begins with.
 pub(crate) const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -28,6 +30,8 @@ pub(crate) struct Tally {
     pub(crate) sockets: AtomicUsize,
     /// On a connection that was used before, closed without a byte of an answer: HTTP clients ask again by themselves.
     pub(crate) asked_again: AtomicUsize,
+    /// Connections of HTTP/2 that ended by a GOAWAY, and went on as another one.
+    pub(crate) goaways: AtomicUsize,
     pub(crate) failures: Mutex<Vec<String>>,
     /// From the begin of a connection to its first answer.
     pub(crate) first_answers: Mutex<Vec<Duration>>,
@@ -40,7 +44,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn begin(to: SocketAddr, keeping: usize, fresh: usize, sockets: usize) -> Self {
+    /// Begins with so many of each: on kept connections, on new ones, over WebSocket, over HTTP/2.
+    pub(crate) fn begin(to: SocketAddr, [keeping, fresh, sockets, speaking]: [usize; 4]) -> Self {
         let tally = Arc::new(Tally::default());
         let mut visitors = JoinSet::new();
         for _ in 0..keeping {
@@ -51,6 +56,9 @@ impl Load {
         }
         for _ in 0..sockets {
             visitors.spawn(echo(to, Arc::clone(&tally)));
+        }
+        for _ in 0..speaking {
+            visitors.spawn(speak(to, Arc::clone(&tally)));
         }
         Self { tally, visitors }
     }
@@ -63,6 +71,13 @@ impl Load {
             assert!(Instant::now() < deadline, "no answers: {:?}", self.tally.failures.lock().unwrap());
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// How long first answers took since this was asked before, in order.
+    pub(crate) fn first_answers(&self) -> Vec<Duration> {
+        let mut answers = std::mem::take(&mut *self.tally.first_answers.lock().unwrap());
+        answers.sort();
+        answers
     }
 
     pub(crate) async fn end(mut self) -> Arc<Tally> {
@@ -126,7 +141,49 @@ async fn connect_anew(to: SocketAddr, tally: Arc<Tally>) {
     }
 }
 
-/// Echoes over an upgraded connection until it is closed, and again. A close between two echoes is no failure.
+/// Streams at a time of one connection, every other one with a slow answer.
+const STREAMS: usize = 4;
+
+/// Several requests at a time over HTTP/2, until the connection takes no more; then over another one.
+async fn speak(to: SocketAddr, tally: Arc<Tally>) {
+    while tally.goes_on() {
+        let speaker = match Speaker::connect(to).await {
+            Ok(speaker) => speaker,
+            Err(error) => {
+                tally.failed("connect for HTTP/2", error);
+                continue;
+            }
+        };
+        let paths = ["/", "/slow"].into_iter().cycle().take(STREAMS);
+        let went_away =
+            join_all(paths.map(|path| ask_again(&speaker, path, &tally))).await.into_iter().any(|went| went);
+        tally.goaways.fetch_add(usize::from(went_away), Ordering::SeqCst);
+        if went_away && let Err(error) = speaker.ended().await {
+            tally.failed("the end after a GOAWAY", error);
+        }
+    }
+}
+
+/// Whether the connection said GOAWAY in the end.
+async fn ask_again(speaker: &Speaker, path: &str, tally: &Tally) -> bool {
+    while tally.goes_on() {
+        match speaker.get(path).await {
+            Ok((200, _)) => {
+                tally.answered.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(NoAnswer::NotSent(error)) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+                return true;
+            }
+            other => {
+                tally.failed("HTTP/2", other);
+                return false;
+            }
+        }
+    }
+    false
+}
+
+/// Echoes over an upgraded connection until it is closed, and again. An orderly close between two echoes is no failure.
 async fn echo(to: SocketAddr, tally: Arc<Tally>) {
     while tally.goes_on() {
         let opened = async {
@@ -151,7 +208,12 @@ async fn echo(to: SocketAddr, tally: Arc<Tally>) {
             };
             match echoed.await {
                 Ok(_) if &back == b"hello" => tally.echoed.fetch_add(1, Ordering::SeqCst),
-                Err(_) => break,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::ConnectionReset {
+                        tally.failed("the end of a WebSocket", error);
+                    }
+                    break;
+                }
                 Ok(_) => {
                     tally.failed("echo", back);
                     break;
