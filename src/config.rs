@@ -2,6 +2,7 @@
 //!
 //! The only place that reads the process's variables, besides clap.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -11,10 +12,10 @@ use std::time::Duration;
 use dormouse_control::crash::Crash;
 use dormouse_control::git;
 use dormouse_link::Host;
-use dormouse_proxy::{Address, Http2, Network};
+use dormouse_proxy::{Address, Http2, Listening, Network};
 
 use crate::cli::{EdgeArgs, UpArgs};
-use crate::edge::KeyPairFiles;
+use crate::edge::{KeyPairFiles, passed};
 use crate::failure::{Exit, Failure};
 use crate::plain;
 
@@ -64,7 +65,7 @@ pub enum Demo {
 }
 
 /// What `dormouse edge` runs with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct EdgeConfig {
     /// The table file.
     pub table: PathBuf,
@@ -96,6 +97,8 @@ pub struct EdgeConfig {
     pub drain: Duration,
     /// How long it says before that it will end.
     pub drain_delay: Duration,
+    /// Sockets that the service manager passed, each by the name of its listener.
+    pub passed: Vec<Listening>,
     /// How it is replaced by another process, if it can be.
     pub run: Option<RunConfig>,
     /// Where the service manager hears how it is.
@@ -135,13 +138,18 @@ const EDGE_HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 /// Checks what was said to `edge`.
 pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
     let certificate = args.cert.zip(args.key).map(|(chain, key)| KeyPairFiles { chain, key });
-    let http = args.http.or_else(|| args.https.is_none().then_some(EDGE_HTTP.into()));
-    let https = args.https.or_else(|| certificate.as_ref().map(|_| EDGE_HTTPS.into()));
+    let passed = passed::sockets(passed::VARIABLES.map(variable))?;
+    let said = [("http", args.http), ("https", args.https), ("admin", args.admin.map(Address::from))];
+    let (passed, added) = passed::assign(passed, &said)?;
+    let [http, https, admin] = said.map(|(name, said)| said.or_else(|| added.get(name).cloned()));
+    let http = http.or_else(|| https.is_none().then_some(EDGE_HTTP.into()));
+    let https = https.or_else(|| certificate.as_ref().map(|_| EDGE_HTTPS.into()));
+    let admin = admin.as_ref().and_then(Address::ip);
     if https.is_none() && (args.ticket_keys.is_some() || args.client_ca.is_some()) {
         let what = "--ticket-keys and --client-ca are of HTTPS, which is not served";
         return Err(Failure::new(Exit::Configuration, what).hint("add --https ADDR"));
     }
-    let listeners = [("--http", http.clone()), ("--https", https.clone()), ("--admin", args.admin.map(Address::from))];
+    let listeners = [("--http", http.clone()), ("--https", https.clone()), ("--admin", admin.map(Address::from))];
     distinct(listeners.into_iter().filter_map(|(flag, address)| Some((flag, address?))))?;
     Ok(EdgeConfig {
         table: args.table,
@@ -155,7 +163,7 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         http2: if args.http2_prior_knowledge { Http2::On } else { Http2::Off },
         connections: args.connections.map(NonZeroUsize::get),
         connections_per_client: args.connections_per_client.map(NonZeroU32::get),
-        admin: args.admin,
+        admin,
         access_log: args.access_log,
         drain: args.drain,
         drain_delay: args.drain_delay.unwrap_or_default(),
@@ -163,20 +171,24 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
             folder,
             begin: if args.upgrade { Begin::Upgrade } else { Begin::Fresh },
             within: args.upgrade_within,
-            successor: successor(),
+            successor: successor(&added),
         }),
+        passed,
         notify: variable("NOTIFY_SOCKET"),
         workers: args.workers.map_or_else(cores, NonZeroUsize::get),
         log: log(),
     })
 }
 
-/// This program as it was started, but as an upgrade. Its path is looked up now: once the file was replaced, it would be that
+/// This program as it was started, but as an upgrade, and told where the listeners are that the service manager passed. Its path is looked up now: once the file was replaced, it would be that
 /// of the old one.
-fn successor() -> (Option<PathBuf>, Vec<OsString>) {
+fn successor(added: &BTreeMap<String, Address>) -> (Option<PathBuf>, Vec<OsString>) {
     let upgrade = OsString::from("--upgrade");
     let mut arguments: Vec<_> = std::env::args_os().skip(1).filter(|argument| *argument != upgrade).collect();
     arguments.push(upgrade);
+    for (listener, address) in added {
+        arguments.extend([format!("--{listener}").into(), address.to_string().into()]);
+    }
     (std::env::current_exe().ok(), arguments)
 }
 

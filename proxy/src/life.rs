@@ -20,7 +20,7 @@ use crate::config::{Address, Config};
 use crate::drain::{Drain, Phase};
 use crate::front::listen::accept::Entrance;
 use crate::front::listen::sockets::{Listening, Sockets};
-use crate::front::tls::{KeyPair, TicketKeys};
+use crate::front::tls::{KeyPair, OwnTicketKey, TicketKeys};
 use threads::Threads;
 
 /// A running data plane.
@@ -160,6 +160,25 @@ impl Proxy {
     pub fn tickets(&self, keys: &TicketKeys) {
         for tls in self.listeners.iter().filter_map(|bound| bound.entrance.tls.as_ref()) {
             tls.tickets().give(keys, SystemTime::now());
+        }
+    }
+
+    /// The secrets that it made itself for session tickets, so that a successor resumes what was begun here.
+    pub fn own_ticket_keys(&self) -> Vec<OwnTicketKey> {
+        let of_listener = |bound: &Bound| {
+            let keys = bound.entrance.tls.as_ref().map(|tls| tls.tickets().own()).unwrap_or_default();
+            keys.into_iter().map(|key| OwnTicketKey { listener: bound.name.to_owned(), key }).collect::<Vec<_>>()
+        };
+        self.listeners.iter().flat_map(of_listener).collect()
+    }
+
+    /// Takes over the secrets of the proxy whose sockets it was started with; before it gets its first table, so that none of its
+    /// own was used. A ticket counts for its own listener and policy alone, as ever.
+    pub fn inherit_ticket_keys(&self, keys: &[OwnTicketKey]) {
+        for bound in &self.listeners {
+            let Some(tls) = &bound.entrance.tls else { continue };
+            let own = keys.iter().filter(|own| own.listener == bound.name).map(|own| own.key.clone());
+            tls.tickets().inherit(own, SystemTime::now());
         }
     }
 

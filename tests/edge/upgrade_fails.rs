@@ -367,7 +367,7 @@ pub(crate) mod double {
             let described = described.map(|(listener, at)| json!({"listener": listener, "address": at, "kind": "tcp"}));
             let text = json!({"message": "sockets", "sockets": described.collect::<Vec<_>>()}).to_string();
             let bytes = [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
             let mut along = SendAncillaryBuffer::new(&mut space);
             assert!(along.push(SendAncillaryMessage::ScmRights(sockets)));
             let sent = sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut along, SendFlags::empty()).unwrap();
