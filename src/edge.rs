@@ -35,7 +35,7 @@ use upgrade::Inheritance;
 /// How often the files are looked at. A HUP signal looks at once.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long the edge may take to apply its first table.
+/// How long the edge may take to apply its first table, and to serve it.
 const READY: Duration = Duration::from_secs(60);
 
 /// Updates and reports that wait to be taken.
@@ -201,7 +201,8 @@ impl Edge {
         app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let proxy = Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
+        let mut proxy =
+            Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
         proxy.inherit_ticket_keys(&ticket_keys);
         drop(ticket_keys);
         let hang_up = ends::listen(SignalKind::hangup())?;
@@ -215,6 +216,9 @@ impl Edge {
             }
         };
         timeout(READY, applied).await.map_err(|_| Failure::new(Exit::Software, "the table was not applied in time"))?;
+        // A predecessor stops when it hears that this one is ready: somebody has to accept at any moment.
+        let accepting = timeout(READY, proxy.accepting());
+        accepting.await.map_err(|_| Failure::new(Exit::Software, "not every worker serves in time"))?;
         Ok(Self { proxy, tables })
     }
 }

@@ -4,6 +4,7 @@ mod background;
 mod start;
 mod threads;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub struct Proxy {
     /// The workers first, then the feed, then the access log.
     workers: Threads,
     feed: Threads,
+    /// Ends when every worker accepts.
+    all_begun: mpsc::Receiver<Infallible>,
     access: AccessLog,
     writer: Option<JoinHandle<()>>,
 }
@@ -117,6 +120,12 @@ impl Proxy {
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StartError> {
         start::start(config, sockets, updates, reports)
+    }
+
+    /// Returns when every worker accepts, which is some moments after the first update was applied: until then, connections
+    /// wait, or are another process's that has the same sockets. Cancel-safe.
+    pub async fn accepting(&mut self) {
+        let _all_dropped = self.all_begun.recv().await;
     }
 
     /// All listening sockets, the admin listener's too, for another process to serve on. Both may accept from then on.

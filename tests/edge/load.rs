@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -33,15 +34,23 @@ pub(crate) struct Tally {
     /// Connections of HTTP/2 that ended by a GOAWAY, and went on as another one.
     pub(crate) goaways: AtomicUsize,
     pub(crate) failures: Mutex<Vec<String>>,
-    /// From the begin of a connection to its first answer.
-    pub(crate) first_answers: Mutex<Vec<Duration>>,
+    /// When a connection began, and how long until its first answer came.
+    first_answers: Mutex<Vec<(Instant, Duration)>>,
     over: AtomicBool,
 }
 
 pub(crate) struct Load {
     pub(crate) tally: Arc<Tally>,
     visitors: JoinSet<()>,
+    /// Who measures is not held up by the others.
+    prober: JoinHandle<()>,
 }
+
+/// Between two connections of whom measures.
+const PROBE: Duration = Duration::from_millis(4);
+
+/// Between two requests of a visitor: so many of them are no test of the machine.
+const PAUSE: Duration = Duration::from_millis(3);
 
 impl Load {
     /// Begins with so many of each: on kept connections, on new ones, over WebSocket, over HTTP/2.
@@ -52,7 +61,7 @@ impl Load {
             visitors.spawn(keep(to, Arc::clone(&tally)));
         }
         for _ in 0..fresh {
-            visitors.spawn(connect_anew(to, Arc::clone(&tally)));
+            visitors.spawn(connect_anew(to, Arc::clone(&tally), Measured::Not));
         }
         for _ in 0..sockets {
             visitors.spawn(echo(to, Arc::clone(&tally)));
@@ -60,7 +69,12 @@ impl Load {
         for _ in 0..speaking {
             visitors.spawn(speak(to, Arc::clone(&tally)));
         }
-        Self { tally, visitors }
+        let probed = Arc::clone(&tally);
+        let prober = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(connect_anew(to, probed, Measured::All));
+        });
+        Self { tally, visitors, prober }
     }
 
     /// Waits for so many more answers.
@@ -73,11 +87,9 @@ impl Load {
         }
     }
 
-    /// How long first answers took since this was asked before, in order.
-    pub(crate) fn first_answers(&self) -> Vec<Duration> {
-        let mut answers = std::mem::take(&mut *self.tally.first_answers.lock().unwrap());
-        answers.sort();
-        answers
+    /// When connections began since this was asked before, and how long their first answers took.
+    pub(crate) fn first_answers(&self) -> Vec<(Instant, Duration)> {
+        std::mem::take(&mut *self.tally.first_answers.lock().unwrap())
     }
 
     pub(crate) async fn end(mut self) -> Arc<Tally> {
@@ -85,6 +97,7 @@ impl Load {
         while let Some(ended) = soon("the visitors", self.visitors.join_next()).await {
             ended.unwrap();
         }
+        tokio::task::spawn_blocking(|| self.prober.join()).await.unwrap().unwrap();
         self.tally
     }
 }
@@ -118,6 +131,7 @@ async fn keep(to: SocketAddr, tally: Arc<Tally>) {
             Ok(Answer::Whole { closing }) => {
                 tally.answered.fetch_add(1, Ordering::SeqCst);
                 kept = (!closing).then_some(stream);
+                sleep(PAUSE).await;
             }
             Ok(Answer::None) if used => {
                 tally.asked_again.fetch_add(1, Ordering::SeqCst);
@@ -127,17 +141,27 @@ async fn keep(to: SocketAddr, tally: Arc<Tally>) {
     }
 }
 
-async fn connect_anew(to: SocketAddr, tally: Arc<Tally>) {
+/// Whether it is noted how long first answers take.
+#[derive(Clone, Copy, PartialEq)]
+enum Measured {
+    Not,
+    All,
+}
+
+async fn connect_anew(to: SocketAddr, tally: Arc<Tally>, measured: Measured) {
     while tally.goes_on() {
         let began = Instant::now();
         let asked = async { ask(&mut TcpStream::connect(to).await?, LAST_REQUEST).await };
         match asked.await {
             Ok(Answer::Whole { .. }) => {
                 tally.answered.fetch_add(1, Ordering::SeqCst);
-                tally.first_answers.lock().unwrap().push(began.elapsed());
+                if measured == Measured::All {
+                    tally.first_answers.lock().unwrap().push((began, began.elapsed()));
+                }
             }
             other => tally.failed("new connection", other),
         }
+        sleep(if measured == Measured::All { PROBE } else { PAUSE }).await;
     }
 }
 
@@ -170,6 +194,7 @@ async fn ask_again(speaker: &Speaker, path: &str, tally: &Tally) -> bool {
         match speaker.get(path).await {
             Ok((200, _)) => {
                 tally.answered.fetch_add(1, Ordering::SeqCst);
+                sleep(PAUSE).await;
             }
             Err(NoAnswer::NotSent(error)) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {
                 return true;

@@ -39,6 +39,9 @@ mod soak {
 /// middle and at the 99th percentile. What upgrades add is a few milliseconds; the rest is for machines with other work.
 const SLACK: [(u32, Duration); 2] = [(3, Duration::from_millis(50)), (3, Duration::from_millis(250))];
 
+/// Answers between two of them.
+const BETWEEN: usize = 300;
+
 /// Upgrades at load, each to a number of workers.
 async fn upgrades(workers: &[&str], visitors: [usize; 4]) {
     let one = origin("one").await;
@@ -54,23 +57,42 @@ async fn upgrades(workers: &[&str], visitors: [usize; 4]) {
     let at = edges[0].address("http");
     let load = Load::begin(at, visitors);
     // What it costs to start a program, whatever it does.
-    load.more(50).await;
+    load.more(BETWEEN).await;
+    load.first_answers();
     for _ in workers {
-        load.more(50).await;
         edges[0].another(&["--http", ANY]).await;
+        load.more(BETWEEN).await;
     }
-    load.more(50).await;
     let beside = load.first_answers();
+    let mut when = Vec::new();
     for workers in workers {
-        load.more(50).await;
         let words = words(workers, &["--upgrade"]);
+        let began = Instant::now();
         let next = edges[0].another(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        when.push((began, Instant::now()));
         assert_eq!(next.address("http"), at, "any port is the port that it had");
         assert_eq!(next.address("admin"), edges[0].address("admin"));
         edges.push(next);
+        load.more(BETWEEN).await;
     }
-    load.more(50).await;
     let over = load.first_answers();
+    for all in [&beside, &over] {
+        let mut slow: Vec<_> = all.clone();
+        slow.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        for (began, took) in slow.iter().take(12) {
+            let near = when.iter().filter(|(from, _)| *from <= *began + *took).next_back();
+            println!(
+                "  {took:?} {:?}",
+                near.map(|(from, to)| (began.duration_since(*from), *began > *from, to.duration_since(*from)))
+            );
+        }
+    }
+    let sorted = |answers: Vec<(Instant, Duration)>| {
+        let mut took: Vec<_> = answers.into_iter().map(|(_, took)| took).collect();
+        took.sort();
+        took
+    };
+    let (beside, over) = (sorted(beside), sorted(over));
     // Those before end while the last one serves; their connections move over.
     let mut last = edges.pop().unwrap();
     for edge in &mut edges {
