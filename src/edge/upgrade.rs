@@ -86,7 +86,7 @@ pub(super) async fn inherit(folder: &Path) -> Result<Inheritance, Failure> {
             Ok(Inheritance { sockets, ticket_keys, predecessor: Predecessor { line, pid, process } })
         }
         Err(error) => {
-            say_why(&line, Message::Failed { why: error.to_string() }).await;
+            say_why(&line, Message::Failed { why: with_causes(&error) }).await;
             Err(failed(pid, &error))
         }
     }
@@ -158,6 +158,12 @@ fn watched(process: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
 
 async fn soon(line: &Line) -> Result<(Message, Vec<OwnedFd>), LineError> {
     timeout(ANSWER, line.hear()).await.unwrap_or(Err(LineError::Late))
+}
+
+/// The other one's log has nothing else to go by.
+fn with_causes(error: &LineError) -> String {
+    let all = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn say_why(line: &Line, message: Message) {
@@ -284,7 +290,7 @@ async fn give(
 
 async fn refuse<T>(line: &Line, error: LineError) -> Result<T, LineError> {
     if !matches!(error, LineError::Gone | LineError::Failed(_)) {
-        say_why(line, Message::Refused { why: error.to_string() }).await;
+        say_why(line, Message::Refused { why: with_causes(&error) }).await;
     }
     Err(error)
 }

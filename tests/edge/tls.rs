@@ -250,6 +250,7 @@ async fn p53_the_ticket_keys_that_are_handed_over_are_in_no_log() {
         let mut line = crate::upgrade_fails::double::Line::knock(&run);
         line.say(r#"{"message":"hello","version":1}"#);
         let offer = line.hear();
+        assert_eq!(line.hear()["message"], "sockets");
         line.say(r#"{"message":"failed","why":"of a whim"}"#);
         offer["secrets"].clone()
     });
