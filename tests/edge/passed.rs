@@ -25,8 +25,9 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\
 /// Above all that the program is to get them as.
 const SPARE: i32 = 500;
 
-/// The program with these descriptors from 3 on, as a service manager starts it; `environment` is what it says of them.
-fn start(folder: &Path, sockets: &[OwnedFd], environment: &str, words: &[&str]) -> Command {
+/// The program with these descriptors from 3 on, as a service manager starts it, and what has to be kept until it was started;
+/// `environment` is what it says of them.
+fn start(folder: &Path, sockets: &[OwnedFd], environment: &str, words: &[&str]) -> (Command, Vec<OwnedFd>) {
     let inherited = |socket: &OwnedFd| {
         let inherited = fcntl_dupfd_cloexec(socket, SPARE).unwrap();
         fcntl_setfd(&inherited, FdFlags::empty()).unwrap();
@@ -40,9 +41,12 @@ fn start(folder: &Path, sockets: &[OwnedFd], environment: &str, words: &[&str]) 
     let mut command = Command::new("bash");
     command.args(["-c", &script, "start", PROGRAM, "edge", "--table"]).arg(folder.join("table.json"));
     command.args(words).env_remove("DORMOUSE_LOG").kill_on_drop(true);
-    // Until it was started.
-    std::mem::forget(inherited);
-    command
+    (command, inherited)
+}
+
+/// Starts it, and waits until it serves. Nothing of what it was passed is kept here but by whoever made it.
+async fn serve(folder: TempDir, (command, _inherited): (Command, Vec<OwnedFd>)) -> Edge {
+    Edge::spawn(folder.into(), command).await
 }
 
 /// What a service manager says of sockets with these names.
@@ -51,7 +55,7 @@ fn named(names: &[&str]) -> String {
 }
 
 async fn refused(folder: &Path, sockets: &[OwnedFd], environment: &str, words: &[&str]) -> String {
-    let mut command = start(folder, sockets, environment, words);
+    let (mut command, _inherited) = start(folder, sockets, environment, words);
     let Output { status, stderr, .. } = soon("its refusal", command.output()).await.unwrap();
     let said = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(78), "{said}");
@@ -130,7 +134,7 @@ async fn sockets_of_the_service_manager_are_served_by_name_or_address_and_outliv
     let words = ["--cert", &chain, "--key", &key, "--admin", &admin];
     // The last one has the name of its unit, as those have that are not named.
     let command = start(folder.path(), &sockets, &named(&["http", "https", "dormouse.socket"]), &words);
-    let mut edge = Edge::spawn(folder.into(), command).await;
+    let mut edge = serve(folder, command).await;
     assert!(edge.ready().contains(&format!("http=unix:{}", path.display())), "{}", edge.ready());
     assert_eq!((edge.address("https"), edge.address("admin")), (port(&sockets[1]), at));
     assert_eq!(get(UnixStream::connect(&path).await.unwrap(), "a.example").await, Ok("one".to_owned()));
@@ -142,7 +146,7 @@ async fn sockets_of_the_service_manager_are_served_by_name_or_address_and_outliv
     let waits = tokio::spawn(get(stream, "a.example"));
     let command = start(edge.folder(), &sockets[..1], &named(&["http"]), &[]);
     let (folder, path) = (TempDir::new().unwrap(), path);
-    let _next = Edge::spawn(folder.into(), command).await;
+    let _next = serve(folder, command).await;
     assert_eq!(soon("an answer", waits).await.unwrap(), Ok("one".to_owned()));
     assert!(path.exists());
 }
@@ -155,7 +159,7 @@ async fn a_successor_gets_them_without_being_told_where_and_their_file_stays() {
     let sockets = [OwnedFd::from(UnixListener::bind(&path).unwrap()), listener(0, 16)];
     let admin = port(&sockets[1]);
     let command = start(folder.path(), &sockets, &named(&["http", "admin"]), &["--run", &run]);
-    let mut edge = Edge::spawn(folder.into(), command).await;
+    let mut edge = serve(folder, command).await;
     edge.signal("QUIT").await;
     let line = edge.says("another process serves in place of this one").await;
     let new: u32 = line.rsplit_once("pid=").unwrap().1.trim().parse().unwrap();
@@ -194,7 +198,7 @@ async fn what_was_passed_wrongly_is_told_and_nothing_is_served() {
     }
     // What was passed to another process is not looked at.
     let command = start(folder.path(), &[udp()], "LISTEN_PID=1 LISTEN_FDS=1", &["--http", ANY]);
-    Edge::spawn(folder.into(), command).await;
+    serve(folder, command).await;
 }
 
 #[tokio::test]
@@ -206,7 +210,7 @@ async fn who_waits_in_full_queues_of_many_sockets_is_served_after_an_upgrade() {
     let run = run(&folder);
     let (at, sockets) = short_queues(SOCKETS);
     let command = start(folder.path(), &sockets, &named(&["http"; SOCKETS]), &["--run", &run, "--workers", "2"]);
-    let mut old = Edge::spawn(folder.into(), command).await;
+    let mut old = serve(folder, command).await;
     // Nobody else holds them.
     drop(sockets);
     old.signal("STOP").await;

@@ -185,10 +185,23 @@ async fn a_predecessor_that_ends_or_lies_is_told_and_one_that_ends_last_leaves_i
 #[tokio::test]
 async fn one_that_is_ready_and_gone_before_it_is_released_changes_nothing() {
     let (mut edge, _one, run) = edge(&[]).await;
-    // Not run while it speaks, so that all of it is there and over when it is heard.
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut line = double::Line::knock(&run);
+        line.say(r#"{"message":"hello","version":1}"#);
+        assert_eq!(line.hear()["message"], "offer");
+        assert_eq!(line.hear()["message"], "sockets");
+        (line, run)
+    });
+    let (mut line, run) = soon("the offer", asked).await.unwrap();
+    // It does not run until the last word was said and the line is gone.
     edge.signal("STOP").await;
-    let mut line = double::Line::knock(&run);
-    line.say(r#"{"message":"hello","version":1}"#);
+    let stands = || fs::read_to_string(format!("/proc/{}/stat", edge.id())).unwrap().contains(") T ");
+    soon("it to stand still", async {
+        while !stands() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    })
+    .await;
     line.say(r#"{"message":"ready"}"#);
     drop(line);
     edge.signal("CONT").await;
@@ -235,33 +248,57 @@ async fn one_that_may_not_have_so_many_descriptors_is_told_so() {
     goes_on(edge, &run).await;
 }
 
-#[tokio::test]
-async fn a_successor_that_never_asks_is_given_up_and_ended() {
+/// An edge whose program's file is its folder's own.
+async fn replaceable(within: &str) -> (Edge, Origin, String) {
     let one = origin("one").await;
     let folder = folder(&[("a.example", &one)]);
     let (run, program) = (run(&folder), folder.path().join("dormouse"));
     fs::copy(crate::program::PROGRAM, &program).unwrap();
     let mut start = Command::new(&program);
-    start.args(["edge", "--http", ANY, "--run", &run, "--upgrade-within", "1s", "--table"]);
+    start.args(["edge", "--http", ANY, "--run", &run, "--upgrade-within", within, "--table"]);
     start.arg(folder.path().join("table.json")).kill_on_drop(true);
-    let mut edge = Edge::spawn(folder.into(), start).await;
-    // What another version may do that is wrong.
-    let replaced_by = |script: &str| {
-        let beside = program.with_extension("new");
-        fs::write(&beside, script).unwrap();
-        fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(&beside, &program).unwrap();
-    };
-    replaced_by("#!/bin/sh\nexit 3\n");
+    (Edge::spawn(folder.into(), start).await, one, run)
+}
+
+/// Puts something else in its place, as an installation that goes wrong may do.
+fn replace_program(edge: &Edge, script: &str) {
+    let beside = edge.path("beside");
+    fs::write(&beside, script).unwrap();
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&beside, edge.path("dormouse")).unwrap();
+}
+
+const HANGS: &str = "#!/bin/sh\necho hangs $$ >&2\nexec sleep 1000\n";
+
+/// Its successor's entry in /proc, once that hangs.
+async fn hangs(edge: &mut Edge) -> std::path::PathBuf {
+    let line = edge.says("hangs ").await;
+    format!("/proc/{}", line.strip_prefix("hangs ").unwrap().trim()).into()
+}
+
+#[tokio::test]
+async fn a_successor_that_never_asks_is_given_up_and_ended() {
+    let (mut edge, _one, run) = replaceable("1s").await;
+    replace_program(&edge, "#!/bin/sh\nexit 3\n");
     edge.signal("QUIT").await;
     edge.says("ended before it asked for the sockets (exit status: 3)").await;
-    replaced_by("#!/bin/sh\necho hangs $$ >&2\nexec sleep 1000\n");
+    replace_program(&edge, HANGS);
     edge.signal("QUIT").await;
-    let line = edge.says("hangs ").await;
-    let hangs = line.strip_prefix("hangs ").unwrap().trim().to_owned();
+    let hangs = hangs(&mut edge).await;
     edge.says("the successor did not ask for the sockets in time").await;
-    assert!(!std::path::Path::new(&format!("/proc/{hangs}")).exists(), "it was ended");
+    assert!(!hangs.exists(), "it was ended");
     goes_on(edge, &run).await;
+}
+
+#[tokio::test]
+async fn told_to_end_it_does_not_wait_for_a_successor_to_ask() {
+    let (mut edge, _one, _run) = replaceable("1h").await;
+    replace_program(&edge, HANGS);
+    edge.signal("QUIT").await;
+    let hangs = hangs(&mut edge).await;
+    edge.signal("TERM").await;
+    assert!(edge.ended().await.success());
+    assert!(!hangs.exists(), "it was ended, too");
 }
 
 #[tokio::test]
