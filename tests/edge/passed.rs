@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::Output;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::net::{AddressFamily, SocketAddrV4, SocketType, bind, getsockname, listen, socket, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt,
+};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
@@ -34,10 +36,12 @@ fn start(folder: &Path, sockets: &[OwnedFd], environment: &str, words: &[&str]) 
         inherited
     };
     let inherited: Vec<_> = sockets.iter().map(inherited).collect();
-    let moves = inherited.iter().enumerate().map(|(at, from)| format!("{}<&{1} {1}<&-", at + 3, from.as_raw_fd()));
+    // One by one: what stands in the way of one is put aside until its line is over, where another one's place may be.
+    let moves = inherited.iter().enumerate();
+    let moves = moves.map(|(at, from)| format!("exec {}<&{1}; exec {1}<&-; ", at + 3, from.as_raw_fd()));
     // Whatever was inherited from whoever runs the tests.
-    let end = format!("{}<&-", sockets.len() + 3);
-    let script = format!("exec {} {end}; {environment} exec \"$@\"", moves.collect::<Vec<_>>().join(" "));
+    let end = format!("exec {}<&-", sockets.len() + 3);
+    let script = format!("{}{end}; {environment} exec \"$@\"", moves.collect::<String>());
     let mut command = Command::new("bash");
     command.args(["-c", &script, "start", PROGRAM, "edge", "--table"]).arg(folder.join("table.json"));
     command.args(words).env_remove("DORMOUSE_LOG").kill_on_drop(true);
@@ -68,7 +72,7 @@ fn port(listener: &OwnedFd) -> SocketAddr {
 
 /// A socket that listens on that port of loopback, beside others there.
 fn listener(port: u16, backlog: i32) -> OwnedFd {
-    let made = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let made = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_reuseport(&made, true).unwrap();
     bind(&made, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
     listen(&made, backlog).unwrap();
