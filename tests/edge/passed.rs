@@ -98,7 +98,8 @@ fn waiting(at: SocketAddr) -> Vec<usize> {
     table.lines().skip(1).filter_map(queue).collect()
 }
 
-/// Visitors come until every queue is full; each asks, and waits for its answer.
+/// Visitors come until every queue is full; each asks, and waits for its answer. Many at once: whose queue is full tries again
+/// after as long as it has waited, so the sooner all are there, the sooner all are served.
 pub(crate) async fn fill(at: SocketAddr, count: usize) -> JoinSet<std::io::Result<Answer>> {
     let mut visitors = JoinSet::new();
     let deadline = Instant::now() + PATIENCE;
@@ -108,8 +109,8 @@ pub(crate) async fn fill(at: SocketAddr, count: usize) -> JoinSet<std::io::Resul
         if queues.iter().all(|waiting| *waiting >= 2) {
             return visitors;
         }
-        assert!(Instant::now() < deadline && visitors.len() < 20 * count, "never full: {queues:?}");
-        for _ in 0..10 {
+        assert!(Instant::now() < deadline && visitors.len() < 40 * count, "never full: {queues:?}");
+        for _ in 0..if visitors.is_empty() { 6 * count } else { 2 * count } {
             visitors.spawn(async move { ask(&mut TcpStream::connect(at).await?, REQUEST).await });
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
