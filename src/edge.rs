@@ -7,6 +7,7 @@ mod door;
 mod files;
 mod line;
 mod notify;
+pub(crate) mod passed;
 mod succession;
 mod upgrade;
 
@@ -15,7 +16,7 @@ pub use files::KeyPairFiles;
 use std::time::Duration;
 
 use dormouse_link::{Report, Table, Update};
-use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, Proxy};
+use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, OwnTicketKey, Proxy};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -34,29 +35,30 @@ use upgrade::Inheritance;
 /// How often the files are looked at. A HUP signal looks at once.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long the edge may take to apply its first table.
+/// How long the edge may take to apply its first table, and to serve it.
 const READY: Duration = Duration::from_secs(60);
 
 /// Updates and reports that wait to be taken.
 const CHANNEL: usize = 16;
 
 /// Serves until it is told to stop.
-pub fn run(config: &EdgeConfig) -> Result<(), Failure> {
+pub fn run(mut config: EdgeConfig) -> Result<(), Failure> {
+    let passed = std::mem::take(&mut config.passed);
     telemetry::start(config.log.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve(&config, passed));
     // A thread that waits for a disk that hangs is not waited for.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
+async fn serve(config: &EdgeConfig, passed: Vec<Listening>) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let notify = Notify::new(config.notify.as_deref());
-    let Some((mut edge, mut succession)) = begin(config, &mut ends, &notify).await? else { return Ok(()) };
+    let Some((mut edge, mut succession)) = begin(config, passed, &mut ends, &notify).await? else { return Ok(()) };
     let listeners = edge.proxy.listeners().map(|(name, address)| (name, Some(address.clone())));
     let admin = ("admin", edge.proxy.admin().map(Address::from));
     let ready = app::ready(&listeners.chain([admin]).collect::<Vec<_>>());
@@ -101,7 +103,12 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
 }
 
 /// Starts, alone or in place of another edge; nothing where it was told to end meanwhile.
-async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<Option<(Edge, Succession)>, Failure> {
+async fn begin(
+    config: &EdgeConfig,
+    passed: Vec<Listening>,
+    ends: &mut Ends,
+    notify: &Notify,
+) -> Result<Option<(Edge, Succession)>, Failure> {
     let mut succession = Succession::new(notify.clone())?;
     let inherit = async {
         match &config.run {
@@ -115,12 +122,14 @@ async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<
         inherited = inherit => inherited?,
         () = ends.told() => return Ok(None),
     };
-    let (sockets, predecessor) = match inheritance {
-        Some(Inheritance { sockets, predecessor }) => (sockets, Some(predecessor)),
-        None => (Vec::new(), None),
+    let (mut sockets, ticket_keys, predecessor) = match inheritance {
+        Some(Inheritance { sockets, ticket_keys, predecessor }) => (sockets, ticket_keys, Some(predecessor)),
+        None => (Vec::new(), Vec::new(), None),
     };
+    // Behind those of the predecessor, which are the same ones where it got them from the service manager, too.
+    sockets.extend(passed);
     let started = tokio::select! {
-        started = Edge::start(config, sockets, notify) => started,
+        started = Edge::start(config, (sockets, ticket_keys), notify) => started,
         () = ends.told() => return Ok(None),
     };
     let edge = match (started, &predecessor) {
@@ -143,9 +152,9 @@ async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<
             }
             return relieved.map(|_| None);
         }
-        edge.proxy.alone();
         tracing::info!(pid = predecessor.pid, "serving in place of another process");
     }
+    edge.proxy.alone();
     if let Some(run) = &config.run {
         match (Door::open(&run.folder), &predecessor) {
             (Ok(door), _) => succession.open(run.clone(), door),
@@ -174,7 +183,11 @@ struct Tables {
 }
 
 impl Edge {
-    async fn start(config: &EdgeConfig, sockets: Vec<Listening>, notify: &Notify) -> Result<Self, Failure> {
+    async fn start(
+        config: &EdgeConfig,
+        (sockets, ticket_keys): (Vec<Listening>, Vec<OwnTicketKey>),
+        notify: &Notify,
+    ) -> Result<Self, Failure> {
         let mut files = Files::new(config.table.clone(), config.certificate.clone(), config.ticket_keys.clone());
         // Looked at before anything listens: whoever starts it sees at once what is wrong. On a thread of its own, since a
         // disk may hang, and signals count all the same.
@@ -188,7 +201,10 @@ impl Edge {
         app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let proxy = Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
+        let mut proxy =
+            Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
+        proxy.inherit_ticket_keys(&ticket_keys);
+        drop(ticket_keys);
         let hang_up = ends::listen(SignalKind::hangup())?;
         let mut tables = Tables { files, table: Table::default(), updates, reports, hang_up, notify: notify.clone() };
         tables.offer(&proxy, first).await;
@@ -200,6 +216,9 @@ impl Edge {
             }
         };
         timeout(READY, applied).await.map_err(|_| Failure::new(Exit::Software, "the table was not applied in time"))?;
+        // A predecessor stops when it hears that this one is ready: somebody has to accept at any moment.
+        let accepting = timeout(READY, proxy.accepting());
+        accepting.await.map_err(|_| Failure::new(Exit::Software, "not every worker serves in time"))?;
         Ok(Self { proxy, tables })
     }
 }

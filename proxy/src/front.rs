@@ -12,11 +12,12 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -192,6 +193,7 @@ async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, r
 
 /// Lends the connection to the lane for one message.
 async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<Exchange>) -> Next {
+    let edge = &worker.edge;
     let limits = Arc::clone(&exchange.limits);
     conn.admit(head.bytes, head.framing);
     let wire = Arc::clone(conn.wire());
@@ -205,12 +207,8 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
     session.set_ignore_info_resp(head.version == Version::Http10);
     session.set_connection_user_context(Some(exchange));
-    // Cancel-safe where it is cancelled: whatever an upgraded connection carries ends with it.
-    let carried = tokio::select! {
-        carried = worker.lane.process_new_http(session, &worker.edge.stopping) => carried,
-        () = upgraded_ends(&worker.edge, &wire, head.kind) => None,
-    };
-    match carried {
+    let carried = worker.lane.process_new_http(session, &worker.edge.stopping);
+    match until_closed(edge, &wire, carried).await.flatten() {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
             Ok(conn) if conn.is_between_messages() => Next::Keep(conn),
             Ok(conn) => Next::Close(conn),
@@ -227,15 +225,31 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     }
 }
 
-/// Resolves when it is the connection's turn to be closed, if it is an upgraded one.
-async fn upgraded_ends(edge: &Edge, wire: &Wire, kind: Kind) {
-    if kind == Kind::WebSocket {
-        drain::upgraded(&edge.phase, &edge.dice).await;
-        if wire.upgraded.load(Ordering::Relaxed) {
-            return;
+/// Carries a request to its end, or until it is its connection's turn to be closed, where it became what may last for ever.
+///
+/// That is known by the answer's head, which only `carried` gets to see; so it is looked at after each of its steps, and other
+/// requests pay nothing for it. Cancelled there, whatever the connection carries ends with it.
+async fn until_closed<T>(edge: &Edge, wire: &Wire, carried: impl Future<Output = T>) -> Option<T> {
+    let (mut carried, mut turn) = (pin!(carried), None::<Pin<Box<dyn Future<Output = ()> + '_>>>);
+    poll_fn(|context| {
+        if let Poll::Ready(carried) = carried.as_mut().poll(context) {
+            return Poll::Ready(Some(carried));
         }
-    }
-    std::future::pending().await
+        if turn.is_none() {
+            turn = if wire.upgraded.load(Ordering::Relaxed) {
+                Some(Box::pin(drain::upgraded(&edge.phase, &edge.dice)))
+            } else if wire.streams.load(Ordering::Relaxed) {
+                Some(Box::pin(drain::streams(&edge.phase, &edge.dice)))
+            } else {
+                None
+            };
+        }
+        match &mut turn {
+            Some(turn) => turn.as_mut().poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.

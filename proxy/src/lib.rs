@@ -56,8 +56,8 @@ pub use config::{
 };
 pub use descriptors::raise as raise_descriptor_limit;
 pub use front::inherit::{NotListening, gather};
-pub use front::listen::sockets::Listening;
+pub use front::listen::sockets::{Keeper, Listening};
 pub use front::tls::{
-    ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKey, TicketKeys, TicketKeysError,
+    ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, OwnTicketKey, TicketKey, TicketKeys, TicketKeysError,
 };
 pub use life::{Proxy, StartError};

@@ -4,6 +4,7 @@ mod background;
 mod start;
 mod threads;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use crate::config::{Address, Config};
 use crate::drain::{Drain, Phase};
 use crate::front::listen::accept::Entrance;
 use crate::front::listen::sockets::{Listening, Sockets};
-use crate::front::tls::{KeyPair, TicketKeys};
+use crate::front::tls::{KeyPair, OwnTicketKey, TicketKeys};
 use threads::Threads;
 
 /// A running data plane.
@@ -33,6 +34,8 @@ pub struct Proxy {
     /// The workers first, then the feed, then the access log.
     workers: Threads,
     feed: Threads,
+    /// Ends when every worker accepts.
+    all_begun: mpsc::Receiver<Infallible>,
     access: AccessLog,
     writer: Option<JoinHandle<()>>,
 }
@@ -119,6 +122,12 @@ impl Proxy {
         start::start(config, sockets, updates, reports)
     }
 
+    /// Returns when every worker accepts, which is some moments after the first update was applied: until then, connections
+    /// wait, or are another process's that has the same sockets. Cancel-safe.
+    pub async fn accepting(&mut self) {
+        let _all_dropped = self.all_begun.recv().await;
+    }
+
     /// All listening sockets, the admin listener's too, for another process to serve on. Both may accept from then on.
     pub fn sockets(&self) -> io::Result<Vec<Listening>> {
         let listeners = self.listeners.iter().map(|bound| bound.sockets.duplicate(&bound.name));
@@ -164,6 +173,25 @@ impl Proxy {
     pub fn tickets(&self, keys: &TicketKeys) {
         for tls in self.listeners.iter().filter_map(|bound| bound.entrance.tls.as_ref()) {
             tls.tickets().give(keys, SystemTime::now());
+        }
+    }
+
+    /// The secrets that it made itself for session tickets, so that a successor resumes what was begun here.
+    pub fn own_ticket_keys(&self) -> Vec<OwnTicketKey> {
+        let of_listener = |bound: &Bound| {
+            let keys = bound.entrance.tls.as_ref().map(|tls| tls.tickets().own()).unwrap_or_default();
+            keys.into_iter().map(|key| OwnTicketKey { listener: bound.name.to_owned(), key }).collect::<Vec<_>>()
+        };
+        self.listeners.iter().flat_map(of_listener).collect()
+    }
+
+    /// Takes over the secrets of the proxy whose sockets it was started with; before it gets its first table, so that none of its
+    /// own was used. A ticket counts for its own listener and policy alone, as ever.
+    pub fn inherit_ticket_keys(&self, keys: &[OwnTicketKey]) {
+        for bound in &self.listeners {
+            let Some(tls) = &bound.entrance.tls else { continue };
+            let own = keys.iter().filter(|own| own.listener == bound.name).map(|own| own.key.clone());
+            tls.tickets().inherit(own, SystemTime::now());
         }
     }
 

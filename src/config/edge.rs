@@ -1,17 +1,18 @@
 //! What `dormouse edge` is told, by its arguments and by a file: an argument takes the place of the same key of the file.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dormouse_proxy::{Address, Http2, ListenerLimits, Network, Protocol};
+use dormouse_proxy::{Address, Http2, ListenerLimits, Listening, Network, Protocol};
 
 use super::file::{self, File};
 use super::{cores, distinct, log, variable};
 use crate::cli::EdgeArgs;
-use crate::edge::KeyPairFiles;
+use crate::edge::{KeyPairFiles, passed};
 use crate::failure::{Exit, Failure};
 
 /// Where `edge` serves if nothing else is said.
@@ -25,7 +26,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 const UPGRADE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What `dormouse edge` runs with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct EdgeConfig {
     /// The table file.
     pub table: PathBuf,
@@ -47,6 +48,8 @@ pub struct EdgeConfig {
     pub drain: Duration,
     /// How long it says before that it will end.
     pub drain_delay: Duration,
+    /// Sockets that the service manager passed, each by the name of its listener.
+    pub passed: Vec<Listening>,
     /// How it is replaced by another process, if it can be.
     pub run: Option<RunConfig>,
     /// Where the service manager hears how it is.
@@ -101,8 +104,12 @@ pub enum Begin {
 }
 
 /// Checks what was said to `edge`, by arguments and by the file that one of them names.
-pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
+pub fn edge(mut args: EdgeArgs) -> Result<EdgeConfig, Failure> {
     let file = args.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
+    let (passed, added) = passed::assign(passed::sockets(passed::VARIABLES.map(variable))?, &said(&args, &file))?;
+    args.http = args.http.or_else(|| added.get("http").cloned());
+    args.https = args.https.or_else(|| added.get("https").cloned());
+    args.admin = args.admin.or_else(|| added.get("admin").and_then(Address::ip));
     let certificate = certificate(&args, &file)?;
     let listeners = listeners(&args, &file, certificate.is_some())?;
     let admin = args.admin.or(file.admin);
@@ -147,8 +154,9 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
             folder,
             begin: if args.upgrade { Begin::Upgrade } else { Begin::Fresh },
             within: args.upgrade_within.or(file.upgrade_within).unwrap_or(UPGRADE_WITHIN),
-            successor: successor(),
+            successor: successor(&added),
         }),
+        passed,
         notify: variable("NOTIFY_SOCKET"),
         workers: args.workers.or(file.workers).map_or_else(cores, NonZeroUsize::get),
         log: log(),
@@ -204,11 +212,29 @@ fn listeners(args: &EdgeArgs, file: &File, certified: bool) -> Result<Vec<Listen
     Ok(http.into_iter().chain(https).collect())
 }
 
-/// This program as it was started, but as an upgrade. Its path is looked up now: once the file was replaced, it would be that
-/// of the old one.
-fn successor() -> (Option<PathBuf>, Vec<OsString>) {
+/// What was said of each listener that there may be: where it is, or nothing yet.
+fn said(args: &EdgeArgs, file: &File) -> Vec<(String, Option<Address>)> {
+    let by_flags = || {
+        let flags = [("http", &args.http), ("https", &args.https)];
+        flags.map(|(name, said)| (name.to_owned(), said.clone())).into()
+    };
+    let mut said: Vec<_> = if file.listeners.is_empty() {
+        by_flags()
+    } else {
+        file.listeners.iter().map(|(_, listener)| (listener.name.clone(), Some(listener.address.clone()))).collect()
+    };
+    said.push(("admin".to_owned(), args.admin.or(file.admin).map(Address::from)));
+    said
+}
+
+/// This program as it was started, but as an upgrade, and told where the listeners are that the service manager passed. Its
+/// path is looked up now: once the file was replaced, it would be that of the old one.
+fn successor(added: &BTreeMap<String, Address>) -> (Option<PathBuf>, Vec<OsString>) {
     let upgrade = OsString::from("--upgrade");
     let mut arguments: Vec<_> = std::env::args_os().skip(1).filter(|argument| *argument != upgrade).collect();
     arguments.push(upgrade);
+    for (listener, address) in added {
+        arguments.extend([format!("--{listener}").into(), address.to_string().into()]);
+    }
     (std::env::current_exe().ok(), arguments)
 }

@@ -2,14 +2,20 @@
 //!
 //! The codec bounds what one connection can ask for; here is what it leaves open: deadlines for the handshake, for idleness
 //! and for the end, and a client that costs more than it uses gets GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
+//!
+//! At the end of a proxy, a connection on which nothing runs but what may last for ever (event streams, gRPC streams whose answer
+//! has begun) is closed as a whole, after its GOAWAY: clients understand that better than single streams that are reset, and
+//! gRPC calls it UNAVAILABLE.
 
 pub(crate) mod taking;
 
-use std::future::pending;
+use std::cell::Cell;
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason as Code;
@@ -39,6 +45,9 @@ const MALFORMED_MAX: u32 = 32;
 /// Streams that a client may give up, before it counts that these are more than half of all. A browser gives up some when
 /// somebody leaves a page.
 const GIVEN_UP_FREE: u32 = 100;
+
+/// How often it is looked, at the end, whether nothing runs any more but what may last for ever.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Windows in a row in which a body comes too slowly, until its stream is ended.
 const SLOW_WINDOWS: u32 = 2;
@@ -120,6 +129,8 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
     let mut conduct = Conduct::default();
     let (mut phase, mut idle_since) = (Phase::Open, Instant::now());
     let mut turn = pin!(drain::idle(&worker.edge.phase, &worker.edge.dice, Before::Answers));
+    let mut last = pin!(drain::streams(&worker.edge.phase, &worker.edge.dice));
+    let (lasting, mut is_last) = (Rc::new(Cell::new(0)), false);
     loop {
         // A client that never confirms the GOAWAY is not waited for once nothing runs.
         let patience = if phase == Phase::Open { limits.keep_alive } else { limits.linger };
@@ -128,12 +139,18 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
             () = turn.as_mut(), if phase == Phase::Open => true,
             () = sleep_until(idle_since + patience), if running.is_empty() => true,
             () = thrown(phase) => return,
+            () = last.as_mut(), if !is_last => {
+                is_last = true;
+                false
+            }
+            () = look_again(), if is_last => false,
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => {
                 match accepted {
                     Ok(Some(H2Accept::Session(session))) => {
                         conduct.streams += 1;
                         let place = (!running.is_empty()).then(|| worker.edge.budget.stream()).transpose();
-                        running.spawn_local(stream(Rc::clone(worker), session, visit.clone(), place));
+                        let came = Came { visit: visit.clone(), place, lasting: Lasting::new(&lasting) };
+                        running.spawn_local(stream(Rc::clone(worker), session, came));
                     }
                     Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
                     Ok(None) | Err(_) => return,
@@ -152,6 +169,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
                 (phase, idle_since) = (Phase::Leaving, Instant::now());
             }
             _ if is_over => return,
+            Phase::Leaving if is_last && lasting.get() == running.len() => return,
             _ => {}
         }
         // What was reset does not count for the codec's limit any more, but still runs here.
@@ -163,6 +181,44 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
     }
 }
 
+async fn look_again() {
+    sleep(LOOK).await;
+}
+
+/// What a stream comes with.
+struct Came {
+    visit: Visit,
+    /// The first of those that run has its connection's.
+    place: Result<Option<Place>, Reason>,
+    lasting: Lasting,
+}
+
+/// Whether a stream counts among those of its connection that may last for ever; not any more when it is dropped.
+struct Lasting {
+    count: Rc<Cell<usize>>,
+    counts: Cell<bool>,
+}
+
+impl Lasting {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        Self { count: Rc::clone(count), counts: Cell::new(false) }
+    }
+
+    fn note(&self) {
+        if !self.counts.replace(true) {
+            self.count.set(self.count.get() + 1);
+        }
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        if self.counts.get() {
+            self.count.set(self.count.get() - 1);
+        }
+    }
+}
+
 async fn thrown(phase: Phase) {
     match phase {
         Phase::Thrown(deadline) => sleep_until(deadline).await,
@@ -170,13 +226,8 @@ async fn thrown(phase: Phase) {
     }
 }
 
-/// The first of those that run has its connection's place.
-async fn stream(
-    worker: Rc<Worker>,
-    mut session: HttpSession,
-    visit: Visit,
-    place: Result<Option<Place>, Reason>,
-) -> Ended {
+async fn stream(worker: Rc<Worker>, mut session: HttpSession, came: Came) -> Ended {
+    let Came { visit, place, lasting } = came;
     let edge = &worker.edge;
     let body = if session.is_body_empty() { StreamBody::None } else { StreamBody::Follows };
     let head = Head::of_stream(session.req_header(), body, visit.limits.target_bytes);
@@ -199,7 +250,10 @@ async fn stream(
         Err(reason) => Err(NotAdmitted::Refused(*reason)),
     };
     match (prepared, head) {
-        (Ok(()), Ok(head)) => carry(&worker, session, &head, exchange, body, &wire).await,
+        (Ok(()), Ok(head)) => {
+            let carried = carry(&worker, session, &head, exchange, body, &wire);
+            noted(&lasting, &wire, head.kind, carried).await
+        }
         (Err(NotAdmitted::Refused(reason)), _) => {
             exchange.refuse(reason);
             let answer = Answer::refusal(reason, &exchange);
@@ -211,6 +265,20 @@ async fn stream(
         }
         _ => Ended::GivenUp,
     }
+}
+
+/// Lets a stream count as lasting from when its answer says so; asked after each step, as `front::until_closed` does.
+async fn noted<T>(lasting: &Lasting, wire: &Wire, kind: Kind, carried: impl Future<Output = T>) -> T {
+    let mut carried = pin!(carried);
+    poll_fn(|context| {
+        let polled = carried.as_mut().poll(context);
+        let flag = if kind == Kind::Grpc { &wire.answered } else { &wire.streams };
+        if polled.is_pending() && flag.load(Ordering::Relaxed) {
+            lasting.note();
+        }
+        polled
+    })
+    .await
 }
 
 /// Lets go of a request's fields: its client may take its time for the answer, and few bytes become many of them.

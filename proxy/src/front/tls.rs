@@ -11,7 +11,7 @@ mod pair;
 pub(crate) mod tickets;
 
 pub use clients::{ClientAuthority, ClientAuthorityError};
-pub use keys::{TicketKey, TicketKeys, TicketKeysError};
+pub use keys::{OwnTicketKey, TicketKey, TicketKeys, TicketKeysError};
 pub(crate) use pair::CertificateId;
 pub use pair::{KeyPair, KeyPairError};
 

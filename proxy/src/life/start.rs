@@ -98,6 +98,7 @@ pub(super) fn start(
         ready,
         stop: stop_heard.clone(),
     };
+    let (begun, all_begun) = mpsc::channel(1);
     let mut proxy = Proxy {
         listeners,
         admin,
@@ -106,6 +107,7 @@ pub(super) fn start(
         stopping,
         workers: Threads::new(),
         feed: Threads::new(),
+        all_begun,
         access,
         writer,
     };
@@ -117,7 +119,8 @@ pub(super) fn start(
             sockets.into_iter().map(move |socket| (socket, Arc::clone(&entrance)))
         };
         let listeners = proxy.listeners.iter().flat_map(of_worker).collect();
-        let duty = Duty { number, workers, listeners, arrivals, balance: Arc::clone(&balance) };
+        let duty =
+            Duty { number, workers, listeners, arrivals, balance: Arc::clone(&balance), begun: Some(begun.clone()) };
         let (edge, stop) = (edge(), stop_heard.clone());
         proxy.workers.start(format!("dormouse-edge-{number}"), move || work(duty, &edge, &stop))?;
     }

@@ -3,6 +3,7 @@
 //! Its listening sockets, and what other workers handed to it, outlive a panic: it is started anew on the same ones, so that
 //! nothing in their queues is lost.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -38,6 +39,8 @@ pub(crate) struct Duty {
     pub(crate) listeners: Vec<(Arc<Socket>, Arc<Entrance>)>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) balance: Arc<Balance>,
+    /// Dropped when it accepts for the first time, which is how that is heard.
+    pub(crate) begun: Option<mpsc::Sender<Infallible>>,
 }
 
 /// See the module.
@@ -67,6 +70,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
 }
 
 async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
+    // Made before it is waited for, since it takes its time, in which nobody would accept.
+    let lane = proxy(&edge.limits);
     // Bound early, served late: until the first table was applied, connections wait in the sockets' queues.
     let mut ready = edge.ready.clone();
     tokio::select! {
@@ -76,7 +81,7 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
     // Each connection holds a clone until it ends.
     let (running, ended) = watch::channel(());
     let handshakes = Handshakes::new(edge.limits.handshakes.div_ceil(duty.workers));
-    let worker = Rc::new(Worker { lane: proxy(&edge.limits), edge });
+    let worker = Rc::new(Worker { lane, edge });
     let reception = Rc::new(Reception {
         worker,
         number: duty.number,
@@ -89,6 +94,8 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
     for (socket, entrance) in &duty.listeners {
         accepting.spawn_local(accept(listener(socket)?, Arc::clone(entrance), Rc::clone(&reception)));
     }
+    // The kernel tells it of connections from now on.
+    duty.begun = None;
     // Accepting ends only by a panic; dropping it loses nothing that was accepted, nor does dropping a receive.
     let stop = loop {
         tokio::select! {

@@ -69,7 +69,7 @@ fn a_worker_that_panicked_serves_again_and_loses_nothing_that_waits_in_its_socke
     });
     let listeners = sockets.all.iter().map(|socket| (Arc::clone(socket), Arc::clone(&entrance))).collect();
     let arrivals = arrivals.pop().expect("one worker");
-    let mut duty = Duty { number: 0, workers: 1, listeners, arrivals, balance };
+    let mut duty = Duty { number: 0, workers: 1, listeners, arrivals, balance, begun: None };
     let (poison, mut poisoned) = tokio::sync::mpsc::channel::<()>(1);
     let (died, deaths) = std::sync::mpsc::sync_channel(1);
     let heard = stop.subscribe();
