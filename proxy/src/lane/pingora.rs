@@ -81,7 +81,7 @@ impl ProxyHttp for Lane {
         let first = match exchange.attempt {
             Attempt::Fresh => now,
             Attempt::Began { first, .. } => {
-                choose_again(exchange, first).await?;
+                choose_again(session, exchange, first).await?;
                 first
             }
         };
@@ -328,14 +328,14 @@ fn lost() -> Box<Error> {
 
 /// After a failure to connect, or on a stale connection: the cell is read anew. Where it has no other endpoint to offer, the
 /// request waits for a newer version, as the client's own request would.
-async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
+async fn choose_again(session: &mut Session, exchange: &mut Exchange, first: Instant) -> Result<()> {
     exchange.flight = None;
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);
     let connect = first + edge.limits.connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    match admit(&edge, &cell, &exchange.tried, patience, pin!(pending())).await {
+    match admit(&edge, &cell, &exchange.tried, patience, pin!(left(session, exchange.version))).await {
         Ok(admitted) => {
             exchange.board(admitted);
             Ok(())
@@ -346,6 +346,16 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
         }
         Err(NotAdmitted::Left) => Err(Error::new_down(ErrorType::ConnectionClosed)),
     }
+}
+
+/// Resolves when the client is gone. Of an HTTP/1 connection whose request's body was not read, nobody can say.
+async fn left(session: &mut Session, version: Version) {
+    let session = session.as_downstream_mut();
+    if version != Version::Http2 && !session.is_body_empty() {
+        return pending().await;
+    }
+    // After the message there is nothing to read but the end.
+    let _ = session.read_body_or_idle(true).await;
 }
 
 /// How often the cell is looked at while one connection is waited for.
