@@ -26,7 +26,7 @@ use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in
 use crate::decide::refuse::Reason;
 use crate::decide::response::is_clear;
 use crate::exchange::{Attempt, Carried, Exchange, millis};
-use crate::front::head::{Form, Kind, Version};
+use crate::front::head::{Kind, Version};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
 
@@ -124,32 +124,32 @@ impl ProxyHttp for Lane {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
+        if exchange.version != Version::Http2 {
+            // Its head was written as the instance is to get it.
+            return Ok(());
+        }
         for name in dropped_from_request(&request.headers) {
             request.remove_header(&name);
         }
         let has_body =
             [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers.contains_key(name));
-        if !has_body || session.req_header().version == http::Version::HTTP_10 {
-            // There is nothing to wait with, or nobody who understands that it is waited for (RFC 9110 section 10.1.1).
+        if !has_body {
+            // There is nothing to wait with (RFC 9110 section 10.1.1).
             request.remove_header(&header::EXPECT);
         }
-        if exchange.version == Version::Http2 {
-            join_cookies(request)?;
-        }
-        for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
-            request.insert_header(name, value)?;
-        }
-        if exchange.form == Form::Absolute {
-            request.set_raw_path(exchange.target.as_bytes())?;
-            // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
-            request.insert_header(header::HOST, exchange.record.host.as_str())?;
-        }
-        Ok(())
+        join_cookies(request)?;
+        let mut set = Ok(());
+        set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id, |name, parts| {
+            if set.is_ok() {
+                set = request.insert_header(name, parts.concat());
+            }
+        });
+        set
     }
 
     async fn request_body_filter(
