@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::fence::Fence;
-use super::head::Head;
+use super::head::{Expects, Head};
 use super::pace::{Pace, TooSlow};
 use super::stream::Stream;
 use crate::config::Limits;
@@ -83,6 +83,8 @@ pub(crate) struct Conn {
     fence: Fence,
     /// Bytes of the head that the borrower did not read yet.
     head_left: usize,
+    /// What the client waits for; nothing as soon as it is told something, or goes on without.
+    expects: Expects,
     sending: Pace,
     reading: Pace,
     half_closed: Duration,
@@ -110,6 +112,7 @@ impl Conn {
             gathered: BytesMut::new(),
             fence: Fence::Closed,
             head_left: 0,
+            expects: Expects::Nothing,
             sending: Pace::new(limits.client_rate, limits.client_window),
             reading: Pace::new(limits.client_rate, limits.client_window),
             half_closed: limits.half_closed,
@@ -157,6 +160,7 @@ impl Conn {
     /// Lets one message through: the one at the begin of the unused bytes, with `instead` in place of its head.
     pub(crate) fn admit(&mut self, head: &Head, mut instead: BytesMut) {
         self.fence = Fence::around(instead.len(), head.framing);
+        self.expects = head.expects;
         self.head_left = instead.len();
         self.wire.received.store(head.bytes as u64, Ordering::Relaxed);
         instead.extend_from_slice(&self.ahead[head.bytes..]);
@@ -202,8 +206,13 @@ impl Conn {
     fn poll_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = self.transport().poll_read(context, buffer);
+        if polled.is_ready() {
+            self.expects = Expects::Nothing;
+        }
         let judged = match &polled {
             _ if matches!(self.fence, Fence::Lifted) => Ok(()),
+            // It is the instance that is waited for.
+            Poll::Pending if self.expects == Expects::Continue => Ok(()),
             Poll::Pending => self.sending.waits(Instant::now()),
             Poll::Ready(Ok(())) => self.sending.moved(buffer.filled().len() - before, Instant::now),
             Poll::Ready(Err(_)) => Ok(()),
@@ -337,6 +346,7 @@ impl AsyncRead for Conn {
 
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.expects = Expects::Nothing;
         if self.gathered.len() + bytes.len() > GATHERED_MAX {
             ready!(self.poll_send_gathered(context))?;
         }
