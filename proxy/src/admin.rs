@@ -75,7 +75,11 @@ async fn connection(mut conn: Conn, edge: &Edge, table: &RefCell<Table>) {
             body.len(),
             if head.method == Method::HEAD { "" } else { &body },
         );
-        let written = tokio::time::timeout(limits.client_write, conn.write_all(text.as_bytes())).await;
+        let written = tokio::time::timeout(limits.client_write, async {
+            conn.write_all(text.as_bytes()).await?;
+            conn.flush().await
+        })
+        .await;
         if !keep || !matches!(written, Ok(Ok(()))) {
             return;
         }

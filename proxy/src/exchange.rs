@@ -15,7 +15,7 @@ use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::edge::Edge;
 use crate::front::conn::Wire;
-use crate::front::head::{Form, Head, Kind, Reader, Version};
+use crate::front::head::{Head, Kind, Reader, Version};
 use crate::front::http2::taking::Taking;
 use crate::live::cell::{Cell, Flight, Tried};
 use crate::wake::Admitted;
@@ -29,10 +29,8 @@ pub(crate) struct Exchange {
     pub(crate) wire: Arc<Wire>,
     pub(crate) reader: Reader,
     pub(crate) kind: Kind,
-    pub(crate) form: Form,
     /// What the client speaks.
     pub(crate) version: Version,
-    pub(crate) target: String,
     pub(crate) began: Instant,
     /// Where the request goes; none where it is answered here.
     pub(crate) cell: Option<Arc<Cell>>,
@@ -105,9 +103,7 @@ impl Exchange {
             wire: Arc::clone(wire),
             reader: head.map_or(Reader::Program, |head| head.reader),
             kind: head.map_or(Kind::Plain, |head| head.kind),
-            form: head.map_or(Form::Origin, |head| head.form),
             version: head.map_or(Version::Http11, |head| head.version),
-            target: text(|head| head.target.clone()),
             began: Instant::now(),
             cell: None,
             flight: None,

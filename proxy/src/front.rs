@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout};
 use crate::access::EndedBy;
 use crate::config::{Http2, Limits, Network};
 use crate::decide::forwarded::believed;
-use crate::decide::headers::Facts;
+use crate::decide::headers::{Facts, for_instance};
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, Proof, decide};
 use crate::drain::{self, Before};
@@ -195,7 +195,9 @@ async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, r
 async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<Exchange>) -> Next {
     let edge = &worker.edge;
     let limits = Arc::clone(&exchange.limits);
-    conn.admit(head.bytes, head.framing);
+    let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
+    let instead = for_instance(bytes, head, &exchange.facts, &exchange.record.request_id);
+    conn.admit(head, instead);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);
     let body_gap = if head.kind == Kind::WebSocket { limits.stream_idle } else { limits.body_gap };

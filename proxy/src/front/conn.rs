@@ -23,13 +23,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::fence::{Fence, Framing};
+use super::fence::Fence;
+use super::head::{Expects, Head};
 use super::pace::{Pace, TooSlow};
 use super::stream::Stream;
 use crate::config::Limits;
 
 /// The most that one read of the front takes from the transport.
 const READ_MAX: usize = 4 << 10;
+
+/// Pieces of an answer that are smaller are gathered up to so many bytes, and leave with the next flush: a head and the
+/// begin of its body are written apart.
+const GATHERED_MAX: usize = 4 << 10;
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -75,7 +80,13 @@ pub(crate) struct Conn {
     transport: Option<Transport>,
     ahead: BytesMut,
     ahead_max: usize,
+    /// Written by the borrower, and not by us yet.
+    gathered: BytesMut,
     fence: Fence,
+    /// Bytes of the head that the borrower did not read yet.
+    head_left: usize,
+    /// What the client waits for; nothing as soon as it is told something, or goes on without.
+    expects: Expects,
     sending: Pace,
     reading: Pace,
     half_closed: Duration,
@@ -100,7 +111,10 @@ impl Conn {
             transport: Some(transport),
             ahead: BytesMut::new(),
             ahead_max: limits.ahead_bytes,
+            gathered: BytesMut::new(),
             fence: Fence::Closed,
+            head_left: 0,
+            expects: Expects::Nothing,
             sending: Pace::new(limits.client_rate, limits.client_window),
             reading: Pace::new(limits.client_rate, limits.client_window),
             half_closed: limits.half_closed,
@@ -145,9 +159,14 @@ impl Conn {
         std::future::pending().await
     }
 
-    /// Lets one message through: the one at the begin of the unused bytes.
-    pub(crate) fn admit(&mut self, head: usize, framing: Framing) {
-        self.fence = Fence::around(head, framing);
+    /// Lets one message through: the one at the begin of the unused bytes, with `instead` in place of its head.
+    pub(crate) fn admit(&mut self, head: &Head, mut instead: BytesMut) {
+        self.fence = Fence::around(instead.len(), head.framing);
+        self.expects = head.expects;
+        self.head_left = instead.len();
+        self.wire.received.store(head.bytes as u64, Ordering::Relaxed);
+        instead.extend_from_slice(&self.ahead[head.bytes..]);
+        self.ahead = instead;
         self.sending.begin();
         self.reading.begin();
         self.leaving = None;
@@ -189,8 +208,13 @@ impl Conn {
     fn poll_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = self.transport().poll_read(context, buffer);
+        if polled.is_ready() {
+            self.expects = Expects::Nothing;
+        }
         let judged = match &polled {
             _ if matches!(self.fence, Fence::Lifted) => Ok(()),
+            // It is the instance that is waited for.
+            Poll::Pending if self.expects == Expects::Continue => Ok(()),
             Poll::Pending => self.sending.waits(Instant::now()),
             Poll::Ready(Ok(())) => self.sending.moved(buffer.filled().len() - before, Instant::now),
             Poll::Ready(Err(_)) => Ok(()),
@@ -224,6 +248,34 @@ impl Conn {
             Transport::Plain(stream) => Pin::new(stream),
             Transport::Tls(stream) => Pin::new(stream.as_mut()),
         }
+    }
+
+    /// Writes to the transport, if the client reads fast enough.
+    fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = self.transport().poll_write(context, bytes);
+        let moved = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
+        let written = ready!(self.judge_reading(polled, moved))?;
+        self.wire.sent.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Writes what was gathered, to its end.
+    fn poll_send_gathered(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            // Out of `self` for as long as it is read.
+            let mut gathered = std::mem::take(&mut self.gathered);
+            let polled = self.poll_send(context, &gathered);
+            if let Poll::Ready(Ok(count)) = polled {
+                gathered.advance(count);
+            }
+            if !gathered.is_empty() {
+                self.gathered = gathered;
+            }
+            if ready!(polled)? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The next bytes of the message, from what was read ahead.
@@ -284,7 +336,9 @@ impl AsyncRead for Conn {
             buffer.set_filled(before + count);
         }
         if count > 0 {
-            this.wire.received.fetch_add(count as u64, Ordering::Relaxed);
+            let of_head = count.min(this.head_left);
+            this.head_left -= of_head;
+            this.wire.received.fetch_add((count - of_head) as u64, Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }
         if matches!(this.fence, Fence::Broken) {
@@ -297,14 +351,19 @@ impl AsyncRead for Conn {
 
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = self.transport().poll_write(context, bytes);
-        let moved = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
-        let written = ready!(self.judge_reading(polled, moved))?;
-        self.wire.sent.fetch_add(written as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
+        self.expects = Expects::Nothing;
+        if self.gathered.len() + bytes.len() > GATHERED_MAX {
+            ready!(self.poll_send_gathered(context))?;
+        }
+        if bytes.len() > GATHERED_MAX {
+            return self.poll_send(context, bytes);
+        }
+        self.gathered.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send_gathered(context))?;
         let polled = self.transport().poll_flush(context);
         self.judge_reading(polled, 0)
     }
@@ -313,6 +372,7 @@ impl AsyncWrite for Conn {
         if self.wire.cut.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_send_gathered(context))?;
         self.transport().poll_shutdown(context)
     }
 }

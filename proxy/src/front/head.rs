@@ -2,6 +2,8 @@
 //!
 //! Pure; called by the gate with the bytes from the request line to the empty line.
 
+use std::ops::Range;
+
 use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
 use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
@@ -37,6 +39,24 @@ pub(crate) struct Head {
     pub(crate) connection: Connection,
     pub(crate) kind: Kind,
     pub(crate) reader: Reader,
+    pub(crate) expects: Expects,
+    pub(crate) edits: Edits,
+}
+
+/// Whether the client waits for a 100 before it sends its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expects {
+    Nothing,
+    Continue,
+}
+
+/// Where a head differs from the one that its instance gets, in bytes of it; of a stream there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Edits {
+    /// Where the request line ends.
+    pub(crate) line: usize,
+    /// Fields that are not passed on, in their order.
+    pub(crate) dropped: Vec<Range<usize>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,13 +166,21 @@ impl Head {
             return Err(Reason::Method);
         }
         let target = Target::parse(target, &method)?;
-        let fields = Fields::read(request.headers, version)?;
+        let mut fields = Fields::read(request.headers, version)?;
         let (host, name) = fields.authority(&target, version)?;
         let kind = fields.kind(version);
         if kind == Kind::WebSocket && fields.framing != Framing::Empty {
             return Err(Reason::BadHead);
         }
         let reader = fields.reader(&method);
+        if fields.framing == Framing::Empty || version == Version::Http10 {
+            fields.expects = Expects::Nothing;
+        }
+        let edits = Edits::of(bytes, request.headers, |name| {
+            is_reserved_for_proxies(name.as_bytes())
+                || (target.form == Form::Absolute && name.eq_ignore_ascii_case("host"))
+                || (fields.expects == Expects::Nothing && name.eq_ignore_ascii_case("expect"))
+        });
         Ok(Self {
             bytes: bytes.len(),
             version,
@@ -164,6 +192,8 @@ impl Head {
             connection: fields.connection,
             kind,
             reader,
+            expects: fields.expects,
+            edits,
             method,
         })
     }
@@ -224,6 +254,8 @@ impl Head {
             connection: Connection::KeepAlive,
             kind: fields.kind(version),
             reader: fields.reader(&method),
+            expects: fields.expects,
+            edits: Edits::default(),
             target: target.origin_form,
             method,
         })
@@ -232,6 +264,16 @@ impl Head {
     /// The path without its query.
     pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
+    }
+}
+
+impl Edits {
+    /// `headers` were read from `bytes`.
+    fn of(bytes: &[u8], headers: &[Header<'_>], is_dropped: impl Fn(&str) -> bool) -> Self {
+        let end = bytes.len() - b"\r\n".len();
+        let begin = |at: usize| headers.get(at).map_or(end, |field| field.name.as_ptr().addr() - bytes.as_ptr().addr());
+        let dropped = headers.iter().enumerate().filter(|(_, field)| is_dropped(field.name));
+        Self { line: begin(0), dropped: dropped.map(|(at, _)| begin(at)..begin(at + 1)).collect() }
     }
 }
 
@@ -284,6 +326,7 @@ struct Fields<'a> {
     accept: &'a [u8],
     content_type: &'a [u8],
     fetch_dest: Option<&'a [u8]>,
+    expects: Expects,
 }
 
 #[derive(PartialEq)]
@@ -302,8 +345,9 @@ impl<'a> Fields<'a> {
             accept: b"",
             content_type: b"",
             fetch_dest: None,
+            expects: Expects::Nothing,
         };
-        let (mut length, mut chunked, mut expects, mut nominations) = (None, false, false, 0);
+        let (mut length, mut chunked, mut nominations) = (None, false, 0);
         for Header { name, value } in headers {
             if name.eq_ignore_ascii_case("host") {
                 once(&mut fields.host, value).map_err(|()| Reason::BadHost)?;
@@ -318,10 +362,10 @@ impl<'a> Fields<'a> {
                 return Err(Reason::BadHead);
             } else if name.eq_ignore_ascii_case("expect") {
                 // Only this one is known; a second or another one may be read differently behind us.
-                if expects || !value.eq_ignore_ascii_case(b"100-continue") {
+                if fields.expects == Expects::Continue || !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Reason::Expectation);
                 }
-                expects = true;
+                fields.expects = Expects::Continue;
             } else if name.eq_ignore_ascii_case("connection") {
                 fields.nominate(value, &mut nominations)?;
             } else if name.eq_ignore_ascii_case("upgrade") && value.eq_ignore_ascii_case(b"websocket") {

@@ -26,7 +26,7 @@ use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in
 use crate::decide::refuse::Reason;
 use crate::decide::response::is_clear;
 use crate::exchange::{Attempt, Carried, Exchange, millis};
-use crate::front::head::{Form, Kind, Version};
+use crate::front::head::{Kind, Version};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
 
@@ -86,7 +86,7 @@ impl ProxyHttp for Lane {
         let first = match exchange.attempt {
             Attempt::Fresh => now,
             Attempt::Began { first, .. } => {
-                choose_again(exchange, first).await?;
+                choose_again(session, exchange, first).await?;
                 first
             }
         };
@@ -129,32 +129,32 @@ impl ProxyHttp for Lane {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
+        if exchange.version != Version::Http2 {
+            // Its head was written as the instance is to get it.
+            return Ok(());
+        }
         for name in dropped_from_request(&request.headers) {
             request.remove_header(&name);
         }
         let has_body =
             [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers.contains_key(name));
-        if !has_body || session.req_header().version == http::Version::HTTP_10 {
-            // There is nothing to wait with, or nobody who understands that it is waited for (RFC 9110 section 10.1.1).
+        if !has_body {
+            // There is nothing to wait with (RFC 9110 section 10.1.1).
             request.remove_header(&header::EXPECT);
         }
-        if exchange.version == Version::Http2 {
-            join_cookies(request)?;
-        }
-        for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
-            request.insert_header(name, value)?;
-        }
-        if exchange.form == Form::Absolute {
-            request.set_raw_path(exchange.target.as_bytes())?;
-            // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
-            request.insert_header(header::HOST, exchange.record.host.as_str())?;
-        }
-        Ok(())
+        join_cookies(request)?;
+        let mut set = Ok(());
+        set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id, |name, parts| {
+            if set.is_ok() {
+                set = request.insert_header(name, parts.concat());
+            }
+        });
+        set
     }
 
     async fn request_body_filter(
@@ -344,14 +344,14 @@ fn lost() -> Box<Error> {
 
 /// After a failure to connect, or on a stale connection: the cell is read anew. Where it has no other endpoint to offer, the
 /// request waits for a newer version, as the client's own request would.
-async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
+async fn choose_again(session: &mut Session, exchange: &mut Exchange, first: Instant) -> Result<()> {
     exchange.flight = None;
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);
     let connect = first + edge.limits.connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    match admit(&edge, &cell, &exchange.tried, patience, pin!(pending())).await {
+    match admit(&edge, &cell, &exchange.tried, patience, pin!(left(session, exchange.version))).await {
         Ok(admitted) => {
             exchange.board(admitted);
             Ok(())
@@ -362,6 +362,16 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
         }
         Err(NotAdmitted::Left) => Err(Error::new_down(ErrorType::ConnectionClosed)),
     }
+}
+
+/// Resolves when the client is gone. Of an HTTP/1 connection whose request's body was not read, nobody can say.
+async fn left(session: &mut Session, version: Version) {
+    let session = session.as_downstream_mut();
+    if version != Version::Http2 && !session.is_body_empty() {
+        return pending().await;
+    }
+    // After the message there is nothing to read but the end.
+    let _ = session.read_body_or_idle(true).await;
 }
 
 /// How often the cell is looked at while one connection is waited for.

@@ -14,9 +14,9 @@ use std::time::Duration;
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::error;
 
@@ -63,10 +63,11 @@ fn again_and_again(stop: &watch::Receiver<Stop>, mut serve: impl FnMut() -> io::
     }
 }
 
-/// Runs a future on a runtime for this thread alone.
+/// Runs a future on a runtime for this thread alone. Not in a `LocalSet`: there each wake from outside of it, as by a socket,
+/// takes a lock and writes to the thread's event descriptor.
 pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(LocalSet::new().block_on(&runtime, future))
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    Ok(runtime.block_on(future))
 }
 
 async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
