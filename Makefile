@@ -23,7 +23,7 @@ test: ## Run all tests, those on real Docker and real git too
 
 # Seen green, one or two at a time on two busy cores: 1000 kills 7 to 8 min, 50 on Docker 4 min, all passings of the walk 5 to 6 min,
 # 1200 sleeps 40 s, 100 turns 30 s, 30 on Docker 90 s. The failures of Docker: 4 min for each list of rounds, 40 s for the hang,
-# 90 s for what was up for long. 100 upgrades of an edge at load: 3 min.
+# 90 s for what was up for long. The 100 upgrades were not seen whole yet.
 # Who is root has what every test needs: a test that would only say so fails here.
 soak: export DORMOUSE_TEST_ALL ?= $(if $(filter 0,$(shell id -u)),1)
 soak: ## Run the long forms of tests (abrupt ends, upgrades, Docker's failures); for half an hour

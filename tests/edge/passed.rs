@@ -148,11 +148,12 @@ async fn sockets_of_the_service_manager_are_served_by_name_or_address_and_outliv
     assert!(edge.ended().await.success());
     // Whoever comes now waits for the next start: nothing was closed or removed.
     let stream = UnixStream::connect(&path).await.unwrap();
-    let waits = tokio::spawn(get(stream, "a.example"));
+    let mut waits = JoinSet::new();
+    waits.spawn(get(stream, "a.example"));
     let command = start(edge.folder(), &sockets[..1], &named(&["http"]), &[]);
     let (folder, path) = (TempDir::new().unwrap(), path);
     let _next = serve(folder, command).await;
-    assert_eq!(soon("an answer", waits).await.unwrap(), Ok("one".to_owned()));
+    assert_eq!(soon("an answer", waits.join_next()).await.unwrap().unwrap(), Ok("one".to_owned()));
     assert!(path.exists());
 }
 

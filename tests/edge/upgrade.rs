@@ -44,6 +44,7 @@ const SLACK: [(u32, Duration); 2] = [(3, Duration::from_millis(50)), (3, Duratio
 const BETWEEN: usize = 300;
 
 /// Upgrades at load, each to a number of workers.
+#[expect(clippy::print_stdout, reason = "what was measured, for whoever asks for it")]
 async fn upgrades(workers: &[&str], visitors: [usize; 4]) {
     let one = origin("one").await;
     let folder = folder(&[("a.example", &one)]);
