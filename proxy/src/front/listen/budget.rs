@@ -287,7 +287,7 @@ mod tests {
         assert!(budget.stream().is_err());
         drop(places);
         assert_eq!(open(&budget), (0, vec![0]));
-        let stream = budget.stream().ok().expect("there is room");
+        let stream = budget.stream().unwrap_or_else(|reason| panic!("{reason:?}"));
         assert_eq!(open(&budget), (1, vec![0]), "a stream has no place at its listener");
         drop(stream);
         assert!(one().is_ok());
