@@ -416,3 +416,14 @@ async fn a_body_whose_last_frame_is_empty_is_ended_once() {
     assert_eq!(origin.connections(), 1, "each begins where the one before ended");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn each_version_has_connections_of_its_own_to_an_instance() {
+    let (world, origin) = world(|_| {}).await;
+    for _ in 0..2 {
+        assert_eq!(world.get("a.example", "/").await.text(), "one");
+        assert_eq!(client(&world).await.get("a.example", "/").await.expect("an answer").text(), "one");
+    }
+    assert!(origin.connections() > 1, "what reads little at a time is for HTTP/2 only");
+    world.stop().await;
+}

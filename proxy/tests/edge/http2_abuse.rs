@@ -1,6 +1,7 @@
 //! HTTP/2 clients that make the proxy itself reset streams, flood it with frames, or hold streams open by next to nothing: all
 //! come to an end, what they cause is bounded, and others are served meanwhile.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -160,29 +161,22 @@ async fn p30_others_are_answered_soon_while_streams_are_reset_rapidly() {
 
 /// How long others wait for their answers until that is over, and for a hundred of them at least.
 async fn answered_until(world: &World, over: impl Future<Output = ()>) -> Vec<Duration> {
-    let mut times = Vec::new();
+    let is_over = Cell::new(false);
     let asking = async {
         let mut other = Client::connect(world.http()).await;
-        loop {
+        let mut times = Vec::new();
+        while !is_over.get() || times.len() < 100 {
             let begin = Instant::now();
             assert_eq!(other.get("a.example", "/").await.expect("others are served").text(), "one");
             times.push(begin.elapsed());
-            if times.len() >= 100 {
-                tokio::task::yield_now().await;
-            }
         }
+        times
     };
-    tokio::select! {
-        () = over => {}
-        () = asking => unreachable!("it asks for ever"),
-    }
-    while times.len() < 100 {
-        let begin = Instant::now();
-        let mut other = Client::connect(world.http()).await;
-        assert_eq!(other.get("a.example", "/").await.expect("others are served").text(), "one");
-        times.push(begin.elapsed());
-    }
-    times
+    let ending = async {
+        over.await;
+        is_over.set(true);
+    };
+    tokio::join!(asking, ending).0
 }
 
 fn p99(times: &[Duration]) -> Duration {
