@@ -50,10 +50,16 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, visit: Visit
     let wire = Arc::clone(conn.wire());
     let io: Stream = conn;
     // In time or not: what is no HTTP/2 is closed.
-    if let Ok(Ok(connection)) = timeout(limits.head, Box::pin(handshake(io, Some(options(limits))))).await {
+    if let Some(connection) = Box::pin(shaken(io, limits)).await {
         streams(worker, connection, &visit).await;
     }
     Box::pin(linger(wire.take_back(), worker)).await;
+}
+
+/// In a box, for its waiter would have several places for it as long as it lasts.
+async fn shaken(io: Stream, limits: &Limits) -> Option<Box<Connection>> {
+    let shaken = timeout(limits.head, handshake(io, Some(options(limits)))).await;
+    shaken.ok()?.ok().map(Box::new)
 }
 
 fn options(limits: &Limits) -> H2Options {
@@ -103,7 +109,7 @@ enum Phase {
 }
 
 /// Accepts streams until the connection is over. Only this drives the connection's IO.
-async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit) {
+async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &Visit) {
     let limits = &worker.edge.limits;
     let digest = Arc::new(Digest::default());
     // Dropped with the connection: nobody is left to be answered.
