@@ -209,7 +209,7 @@ async fn p34_floods_of_frames_are_not_read_on_or_cost_no_memory() {
     for (what, begin, flood, becomes) in [
         ("settings, whose answers are not read", Vec::new(), frame(SETTINGS, 0, 0, &[]), Flood::Stopped),
         ("pings, whose answers are not read", Vec::new(), frame(PING, 0, 0, &[0; 8]), Flood::Stopped),
-        ("empty data", open.clone(), frame(DATA, 0, 1, &[]), Flood::Closed),
+        ("empty data", open, frame(DATA, 0, 1, &[]), Flood::Closed),
         ("priorities", Vec::new(), frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 16]), Flood::Read),
     ] {
         let (world, _origin) = world(|_| {}).await;
