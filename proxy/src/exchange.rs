@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::access::{EndedBy, Record};
+use crate::decide::Rewritten;
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::edge::Edge;
@@ -30,6 +32,12 @@ pub(crate) struct Exchange {
     pub(crate) version: Version,
     pub(crate) target: String,
     pub(crate) began: Instant,
+    /// What the instance gets instead of what the client sent.
+    pub(crate) rewritten: Option<Box<Rewritten>>,
+    /// Where the client is sent, if it is.
+    pub(crate) location: Option<String>,
+    /// `Strict-Transport-Security`, whoever answers.
+    pub(crate) hsts: Option<HeaderValue>,
     /// Where the request goes; none where it is answered here.
     pub(crate) cell: Option<Arc<Cell>>,
     pub(crate) flight: Option<Flight>,
@@ -96,6 +104,9 @@ impl Exchange {
             version: head.map_or(Version::Http11, |head| head.version),
             target: text(|head| head.target.clone()),
             began: Instant::now(),
+            rewritten: None,
+            location: None,
+            hsts: None,
             cell: None,
             flight: None,
             tried: Tried::new(edge.limits.retries + 1),

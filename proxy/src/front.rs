@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use dormouse_link::Found;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -29,7 +30,7 @@ use crate::config::{Http2, Network};
 use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
-use crate::decide::{Decision, Proof, decide};
+use crate::decide::{Decision, Outcome, Proof, Request, decide};
 use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
@@ -129,7 +130,11 @@ async fn request(
 ) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    match prepare(edge, head, offered, &mut exchange, conn.departed(head.bytes)).await {
+    let decision = {
+        let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
+        decided(edge, head, offered, &facts, &|name| head::field(bytes, name))
+    };
+    match prepare(edge, decision, &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
         Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
@@ -139,23 +144,39 @@ async fn request(
     }
 }
 
-/// Decides what becomes of a request, and gets it an endpoint; `left` resolves when its client is gone.
-async fn prepare(
+/// Decides what becomes of a request; `field` looks for a header field of it.
+fn decided<'h>(
     edge: &Edge,
     head: &Head,
     offered: Option<&Offered>,
+    facts: &Facts,
+    field: &dyn Fn(&str) -> Found<'h>,
+) -> Decision {
+    let instead = |host: &str| offered?.instead(host);
+    let proof =
+        offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
+    let request = Request { head, facts, proof: proof.as_ref(), body_max: edge.limits.body_bytes, field };
+    decide(&request, &edge.live.sites)
+}
+
+/// Gets a request an endpoint, if it was decided to need one; `left` resolves when its client is gone.
+async fn prepare(
+    edge: &Edge,
+    decision: Decision,
     exchange: &mut Exchange,
     left: impl Future<Output = ()> + Send,
 ) -> Result<(), NotAdmitted> {
-    let decision = {
-        let instead = |host: &str| offered?.instead(host);
-        let proof =
-            offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
-        decide(head, proof.as_ref(), edge.limits.body_bytes, |host| edge.live.routes.get(host))
-    };
-    let cell = match decision {
-        Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
-        Decision::Route(cell) => cell,
+    exchange.hsts = decision.hsts;
+    let cell = match decision.outcome {
+        Outcome::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+        Outcome::Redirect(reason, location) => {
+            exchange.location = Some(location);
+            return Err(NotAdmitted::Refused(reason));
+        }
+        Outcome::Route(cell, rewritten) => {
+            exchange.rewritten = rewritten;
+            cell
+        }
     };
     exchange.cell = Some(Arc::clone(&cell));
     let connect = exchange.began + edge.limits.connect_total;

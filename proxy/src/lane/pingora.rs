@@ -144,10 +144,16 @@ impl ProxyHttp for Lane {
         for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
             request.insert_header(name, value)?;
         }
-        if exchange.form == Form::Absolute {
-            request.set_raw_path(exchange.target.as_bytes())?;
-            // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
-            request.insert_header(header::HOST, exchange.record.host.as_str())?;
+        if exchange.form == Form::Absolute || exchange.rewritten.is_some() {
+            let rewritten = exchange.rewritten.as_deref();
+            let target = rewritten.and_then(|rewritten| rewritten.target.as_ref()).unwrap_or(&exchange.target);
+            // Without an authority, which would be the host again.
+            request.set_raw_path(target.as_bytes())?;
+            match rewritten.and_then(|rewritten| rewritten.host.clone()) {
+                Some(host) => request.insert_header(header::HOST, host)?,
+                // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
+                None => request.insert_header(header::HOST, exchange.record.host.as_str())?,
+            }
         }
         Ok(())
     }
@@ -223,6 +229,9 @@ impl ProxyHttp for Lane {
         let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
             exchange.wire.streams.store(true, Ordering::Relaxed);
+        }
+        if let (Some(hsts), false) = (&exchange.hsts, response.status.is_informational()) {
+            response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
         }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;

@@ -15,6 +15,7 @@ mod logging;
 mod pipelining;
 mod resumption;
 mod routing;
+mod routing_rules;
 mod slow;
 mod streaming;
 mod strict;
