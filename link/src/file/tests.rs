@@ -188,6 +188,25 @@ fn routes_share_an_environment_whose_change_is_one_object() {
     assert_eq!(environment(&second, "shop-live").1.epoch, Epoch(2));
 }
 
+/// What operators copy is what works.
+#[test]
+fn every_example_of_the_documents_is_taken() {
+    let text = include_str!("../../../docs/table.md");
+    let mut examples: Vec<String> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix("    "), examples.last_mut()) {
+            (Some(begin), _) if begin.starts_with('{') => examples.push(begin.to_owned()),
+            (Some(rest), Some(example)) => example.push_str(rest),
+            _ => {}
+        }
+    }
+    assert_eq!(examples.len(), 5);
+    for example in examples {
+        let table = file(&example).table(&Table::default(), Vec::new());
+        assert_eq!(Table::default().apply(table.snapshot()), Ok(Vec::new()), "{example}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_table_of_a_file_is_never_refused_by_an_edge(ports in proptest::collection::vec(0u16..4, 0..4), count in 0usize..4) {

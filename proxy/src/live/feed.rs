@@ -135,7 +135,7 @@ impl Feed {
         }
     }
 
-    async fn take(&mut self, update: Update) {
+    pub(crate) async fn take(&mut self, update: Update) {
         let (generation, put) = (update.generation, update.put.len());
         let touched = self.touched(&update);
         let (now, mut checked) = (SystemTime::now(), 0);
