@@ -37,15 +37,15 @@ fn main() {
         let before = dirty_bytes();
         let mut table = Believed::default();
         let objects = (0..size).flat_map(|number| [route(number, number), cell(number)]).collect();
-        let update = snapshot(objects);
+        let first = snapshot(objects);
         let began = Instant::now();
-        runtime.block_on(table.take(update));
+        runtime.block_on(table.take(first));
         let load = began.elapsed().as_secs_f64() * 1e6 / size as f64;
         let own = (dirty_bytes() - before) / size as f64;
         let uniform = lookups(size, |host| table.finds(host), |random| random % size);
         let zipf = lookups(size, |host| table.finds(host), |random| zipf(random, size));
         let unknown = lookups(size, |host| !table.finds(host), |random| size + random % size);
-        let asked: Vec<_> = (0..64.min(size)).map(|number| asked(number)).collect();
+        let asked: Vec<_> = (0..64.min(size)).map(asked).collect();
         let decided = median((0..ROUNDS).map(|_| {
             let began = Instant::now();
             for at in 0..LOOKUPS {
@@ -56,9 +56,9 @@ fn main() {
         let change = median((0..CHANGES).map(|number| {
             let generation = 2 + number;
             let object = Object { version: Generation(generation), ..route(number * 7919 % size, number % 7) };
-            let update = update(generation, Base::Since(Generation(generation - 1)), vec![object]);
+            let change = update(generation, Base::Since(Generation(generation - 1)), vec![object]);
             let began = Instant::now();
-            runtime.block_on(table.take(update));
+            runtime.block_on(table.take(change));
             began.elapsed().as_secs_f64() * 1e6
         }));
         println!(
