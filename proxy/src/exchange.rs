@@ -7,10 +7,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::access::{EndedBy, Record};
 use crate::config::Limits;
+use crate::decide::Rewritten;
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::edge::Edge;
@@ -32,6 +34,12 @@ pub(crate) struct Exchange {
     /// What the client speaks.
     pub(crate) version: Version,
     pub(crate) began: Instant,
+    /// What the instance gets instead of what the client sent.
+    pub(crate) rewritten: Option<Box<Rewritten>>,
+    /// Where the client is sent, if it is.
+    pub(crate) location: Option<String>,
+    /// `Strict-Transport-Security`, whoever answers.
+    pub(crate) hsts: Option<HeaderValue>,
     /// Where the request goes; none where it is answered here.
     pub(crate) cell: Option<Arc<Cell>>,
     pub(crate) flight: Option<Flight>,
@@ -105,6 +113,9 @@ impl Exchange {
             kind: head.map_or(Kind::Plain, |head| head.kind),
             version: head.map_or(Version::Http11, |head| head.version),
             began: Instant::now(),
+            rewritten: None,
+            location: None,
+            hsts: None,
             cell: None,
             flight: None,
             tried: Tried::new(edge.limits.retries + 1),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use dormouse_link::Found;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -30,7 +31,7 @@ use crate::config::{Http2, Limits, Network};
 use crate::decide::forwarded::believed;
 use crate::decide::headers::{Facts, for_instance};
 use crate::decide::refuse::Reason;
-use crate::decide::{Decision, Proof, decide};
+use crate::decide::{Decision, Outcome, Proof, Request, decide};
 use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
@@ -142,7 +143,11 @@ async fn request(
 ) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, limits, facts, conn.wire(), Some(head)));
-    match prepare(edge, head, offered, &mut exchange, conn.departed(head.bytes)).await {
+    let decision = {
+        let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
+        decided((edge, limits), head, offered, &facts, &|name| head::field(bytes, name))
+    };
+    match prepare(edge, decision, &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
         Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
@@ -152,23 +157,39 @@ async fn request(
     }
 }
 
-/// Decides what becomes of a request, and gets it an endpoint; `left` resolves when its client is gone.
-async fn prepare(
-    edge: &Edge,
+/// Decides what becomes of a request; `field` looks for a header field of it.
+fn decided<'h>(
+    (edge, limits): (&Edge, &Limits),
     head: &Head,
     offered: Option<&Offered>,
+    facts: &Facts,
+    field: &dyn Fn(&str) -> Found<'h>,
+) -> Decision {
+    let instead = |host: &str| offered?.instead(host);
+    let proof =
+        offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
+    let request = Request { head, facts, proof: proof.as_ref(), body_max: limits.body_bytes, field };
+    decide(&request, &edge.live.sites)
+}
+
+/// Gets a request an endpoint, if it was decided to need one; `left` resolves when its client is gone.
+async fn prepare(
+    edge: &Edge,
+    decision: Decision,
     exchange: &mut Exchange,
     left: impl Future<Output = ()> + Send,
 ) -> Result<(), NotAdmitted> {
-    let decision = {
-        let instead = |host: &str| offered?.instead(host);
-        let proof =
-            offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
-        decide(head, proof.as_ref(), exchange.limits.body_bytes, |host| edge.live.routes.get(host))
-    };
-    let cell = match decision {
-        Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
-        Decision::Route(cell) => cell,
+    exchange.hsts = decision.hsts;
+    let cell = match decision.outcome {
+        Outcome::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+        Outcome::Redirect(reason, location) => {
+            exchange.location = Some(location);
+            return Err(NotAdmitted::Refused(reason));
+        }
+        Outcome::Route(cell, rewritten) => {
+            exchange.rewritten = rewritten;
+            cell
+        }
     };
     exchange.cell = Some(Arc::clone(&cell));
     if edge.overload.refuses(&cell) {
@@ -196,7 +217,8 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     let edge = &worker.edge;
     let limits = Arc::clone(&exchange.limits);
     let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
-    let instead = for_instance(bytes, head, &exchange.facts, &exchange.record.request_id);
+    let rewritten = exchange.rewritten.as_deref();
+    let instead = for_instance(bytes, head, rewritten, &exchange.facts, &exchange.record.request_id);
     conn.admit(head, instead);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);

@@ -3,7 +3,8 @@
 //! A worker thread accepts a connection (`front``::listen`), or is handed one by a worker that has too many. It learns who the
 //! client is (`front::proxy_protocol`), shakes hands if it is TLS (`front::tls`), and wraps the connection in a *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
 //! strictly (`front::head`); what is ambiguous ends here. The head is *decided* (`decide`): its host leads through one shard
-//! of the *live* table (`live`) to an environment's cell, or the request is answered from the one table of reasons
+//! of the *live* table (`live`) to its site (`live::sites`), whose rules lead to an environment's cell by every reading of the
+//! path (`decide::paths`), or elsewhere (`decide::location`), or the request is answered from the one table of reasons
 //! (`decide::refuse`, `lane::answer`).
 //!
 //! A routed request is *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint. If the environment
@@ -46,6 +47,8 @@ pub mod fuzzing;
 mod lane;
 mod life;
 mod live;
+#[cfg(feature = "measuring")]
+pub mod measuring;
 mod origin;
 mod overload;
 mod quiet;

@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::Rewritten;
 use crate::front::head::{Form, Head};
 
 /// Fields that only proxies set, beside those with a prefix of [`RESERVED_PREFIXES`].
@@ -112,20 +113,44 @@ pub(crate) fn set_in_request(facts: &Facts, host: &str, request_id: &str, mut se
 /// proxies say, and with what this one says.
 ///
 /// It is written before the lane reads it: fields that are added to a map that was read are several times as dear.
-pub(crate) fn for_instance(bytes: &[u8], head: &Head, facts: &Facts, request_id: &str) -> BytesMut {
-    let mut text = BytesMut::with_capacity(bytes.len() + head.target.len() + 3 * head.host.len() + FIELDS_BYTES);
+pub(crate) fn for_instance(
+    bytes: &[u8],
+    head: &Head,
+    rewritten: Option<&Rewritten>,
+    facts: &Facts,
+    request_id: &str,
+) -> BytesMut {
+    let target = rewritten.and_then(|rewritten| rewritten.target.as_deref());
+    let host = rewritten.and_then(|rewritten| rewritten.host.as_ref());
+    let length = bytes.len() + target.unwrap_or(&head.target).len() + 3 * head.host.len() + FIELDS_BYTES;
+    let mut text = BytesMut::with_capacity(length);
+    let is_absolute = head.form == Form::Absolute;
     let mut at = 0;
-    if head.form == Form::Absolute {
-        // The field says the same as the target, or was left away by a client of HTTP/1.0.
-        let version = head.version.as_str();
-        for part in [head.method.as_str(), " ", &head.target, " ", version, "\r\nHost: ", &head.host, "\r\n"] {
+    if is_absolute || rewritten.is_some() {
+        let target = target.unwrap_or(&head.target);
+        for part in [head.method.as_str(), " ", target, " ", head.version.as_str(), "\r\n"] {
             text.put_slice(part.as_bytes());
         }
         at = head.edits.line;
     }
+    if is_absolute || host.is_some() {
+        // An absolute target says the same as the field, which a client of HTTP/1.0 may leave away.
+        for part in [&b"Host: "[..], host.map_or(head.host.as_bytes(), HeaderValue::as_bytes), b"\r\n"] {
+            text.put_slice(part);
+        }
+    }
+    let mut own_host = head.edits.host.as_ref().filter(|_| host.is_some());
     for dropped in &head.edits.dropped {
+        if let Some(own) = own_host.take_if(|own| own.start < dropped.start) {
+            text.put_slice(&bytes[at..own.start]);
+            at = own.end;
+        }
         text.put_slice(&bytes[at..dropped.start]);
         at = dropped.end;
+    }
+    if let Some(own) = own_host {
+        text.put_slice(&bytes[at..own.start]);
+        at = own.end;
     }
     text.put_slice(&bytes[at..bytes.len() - b"\r\n".len()]);
     set_in_request(facts, &head.host, request_id, |name, parts| {
@@ -184,8 +209,6 @@ pub(crate) fn dropped_from_response(headers: &HeaderMap, status: u16) -> Vec<Hea
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn set(facts: &Facts, host: &str) -> Vec<(&'static str, String)> {
@@ -251,9 +274,13 @@ mod tests {
     }
 
     fn written(text: &str) -> String {
+        rewritten(text, None)
+    }
+
+    fn rewritten(text: &str, rewritten: Option<&Rewritten>) -> String {
         let head = Head::parse(text.as_bytes(), 100).expect("a head");
         let facts = Facts { client: "192.0.2.7".parse().ok(), port: Some(80), scheme: Scheme::Http };
-        String::from_utf8(for_instance(text.as_bytes(), &head, &facts, "id").to_vec()).expect("text")
+        String::from_utf8(for_instance(text.as_bytes(), &head, rewritten, &facts, "id").to_vec()).expect("text")
     }
 
     const OURS: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
@@ -282,6 +309,29 @@ mod tests {
         }
         let text = written("OPTIONS http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n");
         assert!(text.starts_with("OPTIONS * HTTP/1.1\r\nHost: a.example\r\nX-F"), "{text}");
+    }
+
+    #[test]
+    fn what_a_route_rewrites_is_written_and_the_rest_stays() {
+        let target = Some("/new?q".to_owned());
+        let host = Some(HeaderValue::from_static("inner:81"));
+        for fields in [
+            "Host: a.example\r\nForwarded: x\r\nA: b\r\n",
+            "Forwarded: x\r\nA: b\r\nhost: a.example\r\n",
+            "A: b\r\nHost:a.example\r\nX-Real-IP: x\r\n",
+        ] {
+            for line in ["GET /old?q HTTP/1.1", "GET http://a.example/old?q HTTP/1.1"] {
+                let text = format!("{line}\r\n{fields}\r\n");
+                let both = Rewritten { target: target.clone(), host: host.clone() };
+                let both = rewritten(&text, Some(&both));
+                assert_eq!(both, format!("GET /new?q HTTP/1.1\r\nHost: inner:81\r\nA: b\r\n{OURS}"), "{text}");
+                let one = rewritten(&text, Some(&Rewritten { target: None, host: host.clone() }));
+                assert_eq!(one, format!("GET /old?q HTTP/1.1\r\nHost: inner:81\r\nA: b\r\n{OURS}"), "{text}");
+            }
+        }
+        let text = "GET /old HTTP/1.1\r\nA: b\r\nHost: a.example\r\n\r\n";
+        let one = rewritten(text, Some(&Rewritten { target, host: None }));
+        assert_eq!(one, format!("GET /new?q HTTP/1.1\r\nA: b\r\nHost: a.example\r\n{OURS}"));
     }
 
     /// RFC 9110 section 10.1.1: there is nothing to wait with, or nobody who understands that it is waited for.

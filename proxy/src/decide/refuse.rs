@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dormouse_link::RedirectStatus;
+
 /// Why a request is not served by its application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -22,6 +24,14 @@ pub(crate) enum Reason {
     /// The connection proved another identity than the request's host has.
     Misdirected,
     Reserved,
+    /// The host is known, but none of its rules is met.
+    NoRoute,
+    /// The path leads to different rules, depending on who reads it.
+    AmbiguousPath,
+    /// Not refused, but sent elsewhere; where, is the exchange's.
+    Redirect(RedirectStatus),
+    /// A redirect that leads to where the client is.
+    RedirectCircle,
     /// A navigation: its page asks again by itself.
     Waking,
     WakeTimeout,
@@ -125,6 +135,26 @@ impl Reason {
                 Client,
             ),
             Self::Reserved => (404, "reserved", "Not found", "There is nothing at this address.", None, Client),
+            Self::NoRoute => (404, "no_route", "Not found", "There is nothing at this address.", None, Client),
+            Self::AmbiguousPath => (
+                400,
+                "ambiguous_path",
+                "Bad request",
+                "The path of this address can be read in more than one way.",
+                None,
+                Client,
+            ),
+            Self::Redirect(status) => {
+                (status.into(), "redirect", "Elsewhere", "This page has another address.", None, Client)
+            }
+            Self::RedirectCircle => (
+                500,
+                "redirect_circle",
+                "Redirected in a circle",
+                "This address would lead to itself.",
+                None,
+                Application,
+            ),
             Self::Waking => (
                 503,
                 "waking",

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
+use dormouse_link::{Found, HOST_MAX_BYTES, normalise_authority};
 use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
@@ -57,6 +57,8 @@ pub(crate) struct Edits {
     pub(crate) line: usize,
     /// Fields that are not passed on, in their order.
     pub(crate) dropped: Vec<Range<usize>>,
+    /// The `Host` field, if it is not one of those: a route may rewrite it.
+    pub(crate) host: Option<Range<usize>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,9 +178,8 @@ impl Head {
         if fields.framing == Framing::Empty || version == Version::Http10 {
             fields.expects = Expects::Nothing;
         }
-        let edits = Edits::of(bytes, request.headers, |name| {
+        let edits = Edits::of(bytes, request.headers, target.form, |name| {
             is_reserved_for_proxies(name.as_bytes())
-                || (target.form == Form::Absolute && name.eq_ignore_ascii_case("host"))
                 || (fields.expects == Expects::Nothing && name.eq_ignore_ascii_case("expect"))
         });
         Ok(Self {
@@ -269,11 +270,19 @@ impl Head {
 
 impl Edits {
     /// `headers` were read from `bytes`.
-    fn of(bytes: &[u8], headers: &[Header<'_>], is_dropped: impl Fn(&str) -> bool) -> Self {
+    fn of(bytes: &[u8], headers: &[Header<'_>], form: Form, is_dropped: impl Fn(&str) -> bool) -> Self {
         let end = bytes.len() - b"\r\n".len();
         let begin = |at: usize| headers.get(at).map_or(end, |field| field.name.as_ptr().addr() - bytes.as_ptr().addr());
-        let dropped = headers.iter().enumerate().filter(|(_, field)| is_dropped(field.name));
-        Self { line: begin(0), dropped: dropped.map(|(at, _)| begin(at)..begin(at + 1)).collect() }
+        let mut edits = Self { line: begin(0), ..Self::default() };
+        for (at, field) in headers.iter().enumerate() {
+            let is_host = field.name.eq_ignore_ascii_case("host");
+            if is_dropped(field.name) || (is_host && form == Form::Absolute) {
+                edits.dropped.push(begin(at)..begin(at + 1));
+            } else if is_host {
+                edits.host = Some(begin(at)..begin(at + 1));
+            }
+        }
+        edits
     }
 }
 
@@ -283,6 +292,22 @@ const NOT_IN_TARGETS: &[u8] = b"#\"<>";
 /// Whether there is a backquote in the path, where browsers escape it; in a query they do not.
 fn has_backquote(target: &str) -> bool {
     target.split('?').next().is_some_and(|path| path.contains('`'))
+}
+
+/// What an accepted HTTP/1 head, as bytes, has of a field with this lower-case name.
+pub(crate) fn field<'h>(head: &'h [u8], name: &str) -> Found<'h> {
+    let lines = head.split(|&byte| byte == b'\n').skip(1);
+    let mut values = lines.filter_map(|line| {
+        // Names end with their colon, and lines with CR LF.
+        let (own, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        own.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    });
+    match (values.next(), values.next()) {
+        (None, _) => Found::No,
+        (Some(value), None) => Found::Once(value),
+        (Some(_), Some(_)) => Found::Often,
+    }
 }
 
 struct Target<'a> {

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dormouse_link::Found;
 use h2::Reason as Code;
 use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
@@ -30,7 +31,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
 use super::listen::budget::Place;
-use super::{Visit, Worker, linger, prepare};
+use super::{Visit, Worker, decided, linger, prepare};
 use crate::config::Limits;
 use crate::decide::forwarded::from_fields;
 use crate::decide::refuse::Reason;
@@ -241,11 +242,22 @@ async fn stream(worker: Rc<Worker>, mut session: HttpSession, came: Came) -> End
     let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, &wire, head.as_ref().ok()));
     let prepared = match &head {
         Ok(head) => {
+            let decision = {
+                let headers = &session.req_header().headers;
+                decided((edge, &visit.limits), head, visit.offered.as_deref(), &facts, &|name| {
+                    let mut values = headers.get_all(name).iter();
+                    match (values.next(), values.next()) {
+                        (None, _) => Found::No,
+                        (Some(value), None) => Found::Once(value.as_bytes()),
+                        (Some(_), Some(_)) => Found::Often,
+                    }
+                })
+            };
             let left = async {
                 // Reset by its client, or gone with its connection.
                 let _ = session.idle().await;
             };
-            prepare(edge, head, visit.offered.as_deref(), &mut exchange, left).await
+            prepare(edge, decision, &mut exchange, left).await
         }
         Err(reason) => Err(NotAdmitted::Refused(*reason)),
     };

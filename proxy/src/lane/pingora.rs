@@ -154,7 +154,17 @@ impl ProxyHttp for Lane {
                 set = request.insert_header(name, parts.concat());
             }
         });
-        set
+        set?;
+        if let Some(rewritten) = &exchange.rewritten {
+            // Without an authority, which would be the host again.
+            let target = rewritten.target.as_ref().map_or(request.raw_path(), String::as_bytes).to_vec();
+            request.set_raw_path(&target)?;
+            match rewritten.host.clone() {
+                Some(host) => request.insert_header(header::HOST, host)?,
+                None => request.insert_header(header::HOST, exchange.record.host.as_str())?,
+            }
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -233,6 +243,9 @@ impl ProxyHttp for Lane {
         let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
             exchange.wire.streams.store(true, Ordering::Relaxed);
+        }
+        if let (Some(hsts), false) = (&exchange.hsts, response.status.is_informational()) {
+            response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
         }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;

@@ -21,6 +21,7 @@ use super::Live;
 use super::cell::{Cell, Instance, Offer};
 use super::drain::Drains;
 use super::signals::{Heard, Signals};
+use super::sites::Site;
 use crate::activity::Activity;
 use crate::config::Limits;
 use crate::front::tls::certificates;
@@ -145,7 +146,7 @@ impl Feed {
         }
     }
 
-    async fn take(&mut self, update: Update) {
+    pub(crate) async fn take(&mut self, update: Update) {
         let (generation, put) = (update.generation, update.put.len());
         let touched = self.touched(&update);
         let (now, mut checked) = (SystemTime::now(), 0);
@@ -166,6 +167,7 @@ impl Feed {
         for refused in &rejected {
             warn!(object = ?refused.id, reason = refused.reason, "an object was refused; its previous version stays");
         }
+        self.serve_routes(&touched);
         let mut changed = Vec::new();
         for id in touched {
             changed.extend(self.serve(id, generation));
@@ -196,15 +198,8 @@ impl Feed {
     fn serve(&mut self, id: ObjectId, generation: Generation) -> Option<Arc<Cell>> {
         let object = self.table.borrow().objects.get(&id).cloned();
         match (id, object.map(|object| (object.version, object.body))) {
-            (ObjectId::Route(host), Some((_, Body::Route(route)))) => {
-                self.unroute(host.as_str());
-                let cell = Arc::clone(self.cell(&route.environment));
-                self.live.routes.set(host.as_str(), Some(cell));
-            }
-            (ObjectId::Route(host), _) => {
-                self.unroute(host.as_str());
-                self.live.routes.set(host.as_str(), None);
-            }
+            // All of an update's were set before.
+            (ObjectId::Route(_), _) => {}
             (ObjectId::Certificate(host), Some((_, Body::Certificate(certificate)))) => {
                 self.live.certificates.set(&host, Some(certificate));
             }
@@ -232,8 +227,22 @@ impl Feed {
         None
     }
 
-    fn unroute(&mut self, host: &str) {
-        self.orphans.extend(self.live.routes.get(host).map(|cell| cell.id.clone()));
+    /// Brings the sites to what the table says of these routes: together, for a shard of a large table is copied once then.
+    fn serve_routes(&mut self, touched: &[ObjectId]) {
+        let mut sites = HashMap::new();
+        for id in touched {
+            let ObjectId::Route(pattern) = id else { continue };
+            if let Some(site) = self.live.sites.get(pattern) {
+                self.orphans.extend(site.cells().into_iter().map(|cell| cell.id.clone()));
+            }
+            let object = self.table.borrow().objects.get(id).cloned();
+            let site = match object.map(|object| object.body) {
+                Some(Body::Route(route)) => Some(Site::of(&route, |id| Arc::clone(self.cell(id)))),
+                _ => None,
+            };
+            sites.insert(pattern.clone(), site);
+        }
+        self.live.sites.set_all(&sites);
     }
 
     /// Lets go of cells that the table does not have, and that neither a route nor a request nor a list holds.

@@ -17,6 +17,7 @@ mod overload;
 mod pipelining;
 mod resumption;
 mod routing;
+mod routing_rules;
 mod slow;
 mod streaming;
 mod strict;

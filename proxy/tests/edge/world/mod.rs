@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_link::{
-    Body, Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, Object, ObjectId, OrganisationId,
-    Report, Route, State, Table, Term, Update,
+    Body, Endpoint, Environment, EnvironmentId, Epoch, Generation, HostPattern, InstanceId, Object, ObjectId,
+    OrganisationId, Report, Route, State, Table, Term, Update,
 };
 use dormouse_proxy::{Config, Listener, Proxy};
 use tokio::sync::{Notify, mpsc};
@@ -171,7 +171,7 @@ impl World {
 }
 
 pub(crate) fn route(host: &str) -> Body {
-    Body::Route(Route { host: host.parse().expect("a host"), environment: EnvironmentId::new(host) })
+    Body::Route(Route::new(host.parse::<HostPattern>().expect("a host"), EnvironmentId::new(host)))
 }
 
 /// An environment in a state, with what it offers.
