@@ -23,6 +23,9 @@ use crate::telemetry;
 /// How long requests that run may go on when the program is told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// The region of what runs in one process.
+const REGION: &str = "default";
+
 /// How long the control plane's loops may take to end.
 const STOP: Duration = Duration::from_secs(15);
 
@@ -52,7 +55,7 @@ pub struct Addresses {
 
 /// Runs both halves until it is told to stop.
 pub fn run_up(config: UpConfig) -> Result<(), Failure> {
-    telemetry::start(config.log.as_deref());
+    let _log = telemetry::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("dormouse-control")
@@ -130,7 +133,7 @@ impl App {
         };
         let control = Control::start(told, store, engine).await.map_err(|error| no_control(folder.path(), &error))?;
         let link = control.join();
-        let proxy = match Proxy::start(proxy_config(config, &folder), link.updates, link.reports) {
+        let proxy = match Proxy::start(proxy_config(config), link.updates, link.reports) {
             Ok(proxy) => proxy,
             Err(error) => {
                 control.stop(STOP).await;
@@ -166,12 +169,14 @@ impl App {
     }
 }
 
-fn proxy_config(config: &UpConfig, folder: &Folder) -> ProxyConfig {
+fn proxy_config(config: &UpConfig) -> ProxyConfig {
     ProxyConfig {
         listeners: vec![Listener::http(config.http), Listener::https(config.https)],
         admin: Some(config.admin),
         workers: config.workers,
-        access_log: Some(folder.path().join("access.log")),
+        access_log: config.access_log.clone(),
+        name: config.name.clone(),
+        region: REGION.to_owned(),
         ..ProxyConfig::default()
     }
 }

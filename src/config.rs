@@ -11,12 +11,15 @@ use std::time::Duration;
 use dormouse_control::crash::Crash;
 use dormouse_control::git;
 use dormouse_link::Host;
-use dormouse_proxy::{Address, Http2, Network};
+use dormouse_proxy::{Address, Http2, Network, Output};
 
-use crate::cli::{EdgeArgs, UpArgs};
+use crate::cli::{AccessLog, EdgeArgs, LogOutput, UpArgs};
 use crate::edge::KeyPairFiles;
 use crate::failure::{Exit, Failure};
 use crate::plain;
+
+/// The longest name of a machine that is taken whole.
+const MACHINE_MAX_BYTES: usize = 255;
 
 /// The longest path of a socket, its slash included (unix(7)).
 const SOCKET_MAX_BYTES: usize = 107;
@@ -44,14 +47,27 @@ pub struct UpConfig {
     pub workers: usize,
     /// How long the edge says before its end that it will end.
     pub drain_delay: Duration,
-    /// How much is logged, as a filter; `None`: the usual.
-    pub log: Option<String>,
+    /// What is logged where.
+    pub log: LogConfig,
+    /// Where access records go.
+    pub access_log: Option<Output>,
+    /// What the edge is called.
+    pub name: String,
     /// How much a push may bring.
     pub pushes: git::Limits,
     /// A build is stopped after this time.
     pub build_deadline: Duration,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
+}
+
+/// What is logged where.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How much, as a filter; `None`: the usual.
+    pub filter: Option<String>,
+    /// Where.
+    pub output: LogOutput,
 }
 
 /// Whether `up` makes and pushes the demo application.
@@ -90,8 +106,10 @@ pub struct EdgeConfig {
     pub connections_per_client: Option<u32>,
     /// Where operators get health.
     pub admin: Option<SocketAddr>,
-    /// The file of access records.
-    pub access_log: Option<PathBuf>,
+    /// Where access records go.
+    pub access_log: Option<Output>,
+    /// What it is called, and its region.
+    pub name: (String, String),
     /// How long requests that run may go on at the end.
     pub drain: Duration,
     /// How long it says before that it will end.
@@ -102,8 +120,8 @@ pub struct EdgeConfig {
     pub notify: Option<OsString>,
     /// Worker threads; at least one.
     pub workers: usize,
-    /// How much is logged, as a filter; `None`: the usual.
-    pub log: Option<String>,
+    /// What is logged where.
+    pub log: LogConfig,
 }
 
 /// How an edge and its successor find each other.
@@ -156,7 +174,8 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         connections: args.connections.map(NonZeroUsize::get),
         connections_per_client: args.connections_per_client.map(NonZeroU32::get),
         admin: args.admin,
-        access_log: args.access_log,
+        access_log: args.access_log.and_then(AccessLog::output),
+        name: (args.name.unwrap_or_else(machine), args.region),
         drain: args.drain,
         drain_delay: args.drain_delay.unwrap_or_default(),
         run: args.run.map(|folder| RunConfig {
@@ -167,7 +186,7 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         }),
         notify: variable("NOTIFY_SOCKET"),
         workers: args.workers.map_or_else(cores, NonZeroUsize::get),
-        log: log(),
+        log: log(args.log),
     })
 }
 
@@ -205,7 +224,6 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         return Err(Failure::new(Exit::Configuration, what).hint("name another folder with --data DIR"));
     }
     Ok(UpConfig {
-        data,
         http: args.http,
         https: args.https,
         api: args.api,
@@ -215,7 +233,13 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         engine: args.engine,
         workers: args.workers.map_or_else(cores, NonZeroUsize::get),
         drain_delay: args.drain_delay.unwrap_or_default(),
-        log: log(),
+        access_log: match args.access_log {
+            Some(access_log) => access_log.output(),
+            None => Some(data.join("access.log").into()),
+        },
+        name: machine(),
+        data,
+        log: log(args.log),
         pushes: git::Limits::default(),
         build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: crash()?,
@@ -237,8 +261,16 @@ fn crash() -> Result<Crash, Failure> {
     })
 }
 
-fn log() -> Option<String> {
-    variable("DORMOUSE_LOG").map(|filter| filter.to_string_lossy().into_owned())
+fn log(output: LogOutput) -> LogConfig {
+    LogConfig { filter: variable("DORMOUSE_LOG").map(|filter| filter.to_string_lossy().into_owned()), output }
+}
+
+/// What the system calls this machine.
+fn machine() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    let sound = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    name.chars().filter(sound).take(MACHINE_MAX_BYTES).collect()
 }
 
 fn cores() -> usize {

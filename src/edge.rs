@@ -42,7 +42,7 @@ const CHANNEL: usize = 16;
 
 /// Serves until it is told to stop.
 pub fn run(config: &EdgeConfig) -> Result<(), Failure> {
-    telemetry::start(config.log.as_deref());
+    let _log = telemetry::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -281,6 +281,8 @@ fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
+        name: config.name.0.clone(),
+        region: config.name.1.clone(),
         limits: Limits {
             connections: config.connections.unwrap_or(limits.connections),
             connections_per_client: config.connections_per_client,

@@ -8,9 +8,9 @@ pub(crate) use network::masked_v6;
 pub use network::{Network, NetworkError};
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::Output;
 use crate::front::tls::ClientAuthority;
 
 /// Where a proxy listens and how much it lets through.
@@ -18,12 +18,16 @@ use crate::front::tls::ClientAuthority;
 pub struct Config {
     /// Where visitors are served; each has a name of its own.
     pub listeners: Vec<Listener>,
-    /// `/healthz`, `/readyz`, `/table` and `/connections`; meant for loopback, it asks nobody who they are.
+    /// `/healthz`, `/readyz`, `/metrics`, `/table` and `/connections`; meant for loopback, it asks nobody who they are.
     pub admin: Option<SocketAddr>,
     /// Threads that serve visitors.
     pub workers: usize,
-    /// The file of access records; none are kept without it.
-    pub access_log: Option<PathBuf>,
+    /// Where access records go; none are kept without it.
+    pub access_log: Option<Output>,
+    /// What this edge is called in access records.
+    pub name: String,
+    /// The region that it is of, in access records.
+    pub region: String,
     /// How long, how large, how many.
     pub limits: Limits,
 }
@@ -96,6 +100,8 @@ impl Default for Config {
             admin: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             access_log: None,
+            name: String::new(),
+            region: String::new(),
             limits: Limits::default(),
         }
     }

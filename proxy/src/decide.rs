@@ -4,6 +4,7 @@ pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod refuse;
 pub(crate) mod response;
+pub(crate) mod trace;
 
 use std::sync::Arc;
 

@@ -12,6 +12,7 @@ use crate::front::listen::balance::Balance;
 use crate::front::listen::budget::Budget;
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::metrics::{Metrics, Tally};
 use crate::quiet::Quiet;
 
 /// One worker's view of the proxy: all of it shared, but for the dice.
@@ -20,6 +21,9 @@ pub(crate) struct Edge {
     pub(crate) live: Arc<Live>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) access: AccessLog,
+    pub(crate) metrics: Arc<Metrics>,
+    /// What its thread alone counts in.
+    pub(crate) tally: Arc<Tally>,
     pub(crate) dice: Dice,
     /// What all connections may take.
     pub(crate) budget: Arc<Budget>,
@@ -33,4 +37,11 @@ pub(crate) struct Edge {
     pub(crate) stopping: watch::Receiver<bool>,
     /// How it is ending.
     pub(crate) phase: watch::Receiver<Phase>,
+}
+
+impl Edge {
+    /// Whether visitors are served, and will be for a while.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.borrow() && matches!(*self.phase.borrow(), Phase::Serving)
+    }
 }

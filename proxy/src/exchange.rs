@@ -9,13 +9,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::access::{EndedBy, Record};
+use crate::access::{EndedBy, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
+use crate::decide::trace::{By, Sampled, Trace};
 use crate::edge::Edge;
+use crate::front::Visit;
 use crate::front::conn::Wire;
 use crate::front::head::{Form, Head, Kind, Reader, Version};
 use crate::live::cell::{Cell, Flight, Tried};
+use crate::metrics::Outcome;
 use crate::wake::Admitted;
 
 /// See the module.
@@ -42,6 +45,10 @@ pub(crate) struct Exchange {
     /// What it may have in memory while it is held.
     pub(crate) held_bytes: usize,
     pub(crate) refused: Option<Reason>,
+    /// When the instance's answer began.
+    pub(crate) first_byte: Option<Duration>,
+    /// What it is part of, from here on, and who said so.
+    pub(crate) trace: (Trace, By),
     pub(crate) record: Record,
 }
 
@@ -72,15 +79,16 @@ pub(crate) enum Attempt {
 impl Exchange {
     /// Of a request with that head; of something that is no request without one.
     pub(crate) fn new(edge: &Arc<Edge>, facts: Facts, wire: &Arc<Wire>, head: Option<&Head>) -> Self {
+        edge.tally.begun.add(1);
         let text = |of: fn(&Head) -> String| head.map(of).unwrap_or_default();
         // Only the host and the id are needed where no record is kept.
         let kept = |of: fn(&Head) -> String| if edge.access.is_kept() { text(of) } else { String::new() };
         let record = Record {
             time: SystemTime::now(),
             request_id: edge.dice.request_id(),
-            method: kept(|head| head.method.to_string()),
+            method: kept(|head| cut(head.method.as_str(), METHOD_MAX_BYTES).to_owned()),
             host: text(|head| head.host.clone()),
-            path: kept(|head| head.path().to_owned()),
+            path: kept(|head| cut(head.path(), PATH_MAX_BYTES).to_owned()),
             protocol: head.map_or("", |head| head.version.as_str()),
             tls: facts.scheme == Scheme::Https,
             client: if edge.access.is_kept() { facts.client_name() } else { String::new() },
@@ -105,7 +113,24 @@ impl Exchange {
             held_bytes: head.map_or(0, |head| head.held_bytes(&edge.limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
             refused: None,
+            first_byte: None,
+            trace: new_trace(edge),
             record,
+        }
+    }
+
+    /// Notes what its connection and its head say beside where it goes. An id is believed from trusted proxies only.
+    pub(crate) fn came_by(&mut self, visit: &Visit, head: Option<&Head>) {
+        if let Some(agreed) = visit.agreed {
+            self.record.tls_version = agreed.version;
+            self.record.tls_cipher = agreed.cipher;
+            self.record.tls_resumed = agreed.resumed;
+        }
+        if let (Some(id), true) = (head.and_then(|head| head.request_id.as_deref()), visit.trusted.is_some()) {
+            id.clone_into(&mut self.record.request_id);
+        }
+        if let Some(trace) = head.and_then(|head| head.trace) {
+            self.trace = (trace, By::Client);
         }
     }
 
@@ -127,15 +152,31 @@ impl Exchange {
         self.record.refused = reason.refusal().label;
         self.record.ended_by = EndedBy::Proxy;
     }
-
-    /// Milliseconds since it began.
-    pub(crate) fn elapsed_ms(&self) -> u64 {
-        millis(self.began.elapsed())
-    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.refused.is_none() && self.wire.slow.load(Ordering::Relaxed) {
+            self.refuse(Reason::BodyTimeout);
+        }
+        let total = self.began.elapsed();
+        self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
+        self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);
+        self.edge.tally.request(
+            self.cell.as_ref().map(|cell| &cell.counted),
+            &Outcome {
+                protocol: self.record.protocol,
+                status: self.record.status,
+                ended_by: self.record.ended_by,
+                refused: self.record.refused,
+                total,
+                first_byte: self.first_byte,
+                held: self.held,
+                received: self.record.bytes_in,
+                sent: self.record.bytes_out,
+                retries: self.record.retries,
+            },
+        );
         if !self.edge.access.is_kept() {
             return;
         }
@@ -148,17 +189,19 @@ impl Drop for Exchange {
         if let Some(environment) = self.flight.as_ref().and_then(|flight| flight.offer.environment.as_ref()) {
             self.record.deployment = environment.deployment;
         }
-        if self.refused.is_none() && self.wire.slow.load(Ordering::Relaxed) {
-            self.refuse(Reason::BodyTimeout);
-        }
         self.flight = None;
-        self.record.total_ms = self.elapsed_ms();
+        self.record.trace_id = format!("{:032x}", self.trace.0.id);
+        self.record.first_byte_ms = self.first_byte.map(millis);
+        self.record.total_ms = millis(total);
         self.record.held_ms = self.held.map(millis).unwrap_or_default();
         self.record.woke = self.held.is_some();
-        self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
-        self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);
         self.edge.access.say(std::mem::replace(&mut self.record, Record::empty()));
     }
+}
+
+fn new_trace(edge: &Edge) -> (Trace, By) {
+    let roll = || edge.dice.roll();
+    (Trace::begin((roll(), roll()), roll(), Sampled::No), By::Edge)
 }
 
 /// A browser that opens a page is shown soon that it has to wait; everybody else just waits.

@@ -39,7 +39,7 @@ use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
-use tls::Offered;
+use tls::{Agreed, Offered};
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -53,6 +53,8 @@ pub(crate) struct Visit {
     pub(crate) facts: Facts,
     /// By whose name, and with which certificate, a TLS client was answered, if it named somebody.
     pub(crate) offered: Option<Arc<Offered>>,
+    /// Over TLS: how it is spoken.
+    pub(crate) agreed: Option<Agreed>,
     /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
     pub(crate) trusted: Option<Arc<[Network]>>,
     /// Whether it may begin with HTTP/2 by its client's own knowledge: with its very first bytes only.
@@ -86,7 +88,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: 
                 let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
                     believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
                 });
-                Box::pin(request(worker, conn, &head, (facts, visit.offered.as_deref()))).await
+                Box::pin(request(worker, conn, &head, (facts, &visit))).await
             }
         };
         conn = match next {
@@ -121,15 +123,11 @@ async fn refuse_bytes(worker: &Worker, mut conn: Box<Conn>, facts: Facts, reason
     Next::Close(conn)
 }
 
-async fn request(
-    worker: &Worker,
-    mut conn: Box<Conn>,
-    head: &Head,
-    (facts, offered): (Facts, Option<&Offered>),
-) -> Next {
+async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visit): (Facts, &Visit)) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    match prepare(edge, head, offered, &mut exchange, conn.departed(head.bytes)).await {
+    exchange.came_by(visit, Some(head));
+    match prepare(edge, head, visit.offered.as_deref(), &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
         Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {

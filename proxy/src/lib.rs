@@ -19,7 +19,7 @@
 //! the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels with
 //! its head.
 //!
-//! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
+//! When the exchange is dropped, however the request ended, its place in flight is free, it is counted (`metrics`), and its record queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.
 //!
 //! Beside the workers one thread runs the *feed* (`live::feed`): it applies updates, acknowledges them when no request can
@@ -43,10 +43,12 @@ pub mod fuzzing;
 mod lane;
 mod life;
 mod live;
+mod metrics;
 mod origin;
 mod quiet;
 mod wake;
 
+pub use access::{Output, OutputError, SyslogAddress};
 pub use config::{Address, AddressError, Config, Http2, Limits, Listener, Network, NetworkError, Protocol};
 pub use descriptors::raise as raise_descriptor_limit;
 pub use front::inherit::{NotListening, gather};

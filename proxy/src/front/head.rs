@@ -10,9 +10,12 @@ use super::fence::Framing;
 use crate::config::Limits;
 use crate::decide::headers::{canonical_eq, is_reserved_for_proxies};
 use crate::decide::refuse::Reason;
+use crate::decide::trace::Trace;
 
 /// Header fields of a request; then 431.
 pub(crate) const HEADERS_MAX: usize = 100;
+/// The longest id of a request that is taken over.
+const REQUEST_ID_MAX_BYTES: usize = 128;
 /// What the media types of gRPC begin with.
 const GRPC: &[u8] = b"application/grpc";
 /// Names in `Connection`; the lane takes no more.
@@ -37,6 +40,10 @@ pub(crate) struct Head {
     pub(crate) connection: Connection,
     pub(crate) kind: Kind,
     pub(crate) reader: Reader,
+    /// What its client says that it is part of.
+    pub(crate) trace: Option<Trace>,
+    /// What its client calls it; believed from few.
+    pub(crate) request_id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +171,8 @@ impl Head {
             connection: fields.connection,
             kind,
             reader,
+            trace: fields.trace.and_then(Trace::parse),
+            request_id: fields.request_id.and_then(request_id),
             method,
         })
     }
@@ -224,6 +233,8 @@ impl Head {
             connection: Connection::KeepAlive,
             kind: fields.kind(version),
             reader: fields.reader(&method),
+            trace: fields.trace.and_then(Trace::parse),
+            request_id: fields.request_id.and_then(request_id),
             target: target.origin_form,
             method,
         })
@@ -284,6 +295,9 @@ struct Fields<'a> {
     accept: &'a [u8],
     content_type: &'a [u8],
     fetch_dest: Option<&'a [u8]>,
+    /// Of several, which nobody reads alike, an empty one.
+    trace: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
 }
 
 #[derive(PartialEq)]
@@ -302,6 +316,8 @@ impl<'a> Fields<'a> {
             accept: b"",
             content_type: b"",
             fetch_dest: None,
+            trace: None,
+            request_id: None,
         };
         let (mut length, mut chunked, mut expects, mut nominations) = (None, false, false, 0);
         for Header { name, value } in headers {
@@ -332,6 +348,10 @@ impl<'a> Fields<'a> {
                 fields.content_type = value;
             } else if name.eq_ignore_ascii_case("sec-fetch-dest") {
                 fields.fetch_dest = Some(value);
+            } else if name.eq_ignore_ascii_case("traceparent") {
+                fields.trace = Some(if fields.trace.is_some() { b"" } else { value });
+            } else if name.eq_ignore_ascii_case("x-request-id") {
+                fields.request_id = Some(if fields.request_id.is_some() { b"" } else { value });
             }
         }
         fields.framing = match (length, chunked) {
@@ -400,6 +420,13 @@ impl<'a> Fields<'a> {
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ()> {
     slot.replace(value).map_or(Ok(()), |_| Err(()))
+}
+
+/// An id that is short and can stand anywhere; another one is none.
+fn request_id(value: &[u8]) -> Option<String> {
+    let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~:+/=@".contains(byte);
+    let id = std::str::from_utf8(value).ok().filter(|id| id.bytes().all(|byte| sound(&byte)))?;
+    (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()).then(|| id.to_owned())
 }
 
 /// Whether a field is named almost like one that frames a body, so that somebody behind may take it for that.

@@ -29,6 +29,7 @@ use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
+use crate::metrics::Goaway;
 use crate::wake::NotAdmitted;
 
 /// Streams of a connection that may be malformed; a working client has none.
@@ -120,10 +121,14 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit)
                 match accepted {
                     Ok(Some(H2Accept::Session(session))) => {
                         conduct.streams += 1;
+                        worker.edge.tally.streams.add(1);
                         let place = (!running.is_empty()).then(|| worker.edge.budget.stream()).transpose();
                         running.spawn_local(stream(Rc::clone(worker), session, visit.clone(), place));
                     }
-                    Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
+                    Ok(Some(H2Accept::Rejected)) => {
+                        conduct.malformed += 1;
+                        worker.edge.tally.malformed.add(1);
+                    }
                     Ok(None) | Err(_) => return,
                 }
                 false
@@ -137,6 +142,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit)
         match phase {
             Phase::Open if is_over => {
                 connection.graceful_shutdown();
+                worker.edge.tally.goaway(Goaway::Graceful);
                 (phase, idle_since) = (Phase::Leaving, Instant::now());
             }
             _ if is_over => return,
@@ -146,6 +152,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit)
         let crowd = running.len() > 2 * limits.streams as usize;
         if (crowd || conduct.costs_too_much()) && !matches!(phase, Phase::Thrown(_)) {
             connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+            worker.edge.tally.goaway(Goaway::Calm);
             phase = Phase::Thrown(Instant::now() + limits.linger);
         }
     }
@@ -176,6 +183,7 @@ async fn stream(
     let fields = session.req_header().headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let facts = visit.trusted.as_ref().map_or(visit.facts, |trusted| from_fields(visit.facts, trusted, fields));
     let mut exchange = Box::new(Exchange::new(edge, facts, &wire, head.as_ref().ok()));
+    exchange.came_by(&visit, head.as_ref().ok());
     let prepared = match &head {
         Ok(head) => {
             let left = async {

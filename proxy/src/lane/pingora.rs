@@ -77,6 +77,7 @@ impl ProxyHttp for Lane {
             *context = session.req_header().extensions.get().and_then(Carried::take);
         }
         let exchange = ours(context)?;
+        exchange.record.lane = "pingora";
         let now = Instant::now();
         let first = match exchange.attempt {
             Attempt::Fresh => now,
@@ -144,6 +145,7 @@ impl ProxyHttp for Lane {
         for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
             request.insert_header(name, value)?;
         }
+        super::trace::set(request, exchange)?;
         if exchange.form == Form::Absolute {
             request.set_raw_path(exchange.target.as_bytes())?;
             // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
@@ -196,7 +198,7 @@ impl ProxyHttp for Lane {
         }
         if !response.status.is_informational() {
             exchange.wire.answered.store(true, Ordering::Relaxed);
-            exchange.record.first_byte_ms = Some(exchange.elapsed_ms());
+            exchange.first_byte = Some(exchange.began.elapsed());
         }
         Ok(())
     }

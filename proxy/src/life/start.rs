@@ -22,6 +22,7 @@ use crate::front::listen::worker::{Duty, work};
 use crate::front::tls::{Tls, TlsError};
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::metrics::{Door, Metrics};
 use crate::quiet::Quiet;
 
 pub(super) fn start(
@@ -38,8 +39,9 @@ pub(super) fn start(
         listeners.push(Bound::open(listener, &live, &mut inherited)?);
     }
     let admin = config.admin.map(|address| open("admin", &address.into(), 1, &mut inherited)).transpose()?;
-    let (access, writer) = AccessLog::start(config.access_log.clone(), &config.limits, owner)
-        .map_err(|source| StartError::AccessLog { path: config.access_log.unwrap_or_default(), source })?;
+    let names = (config.name.as_str(), config.region.as_str());
+    let (access, writer) = AccessLog::start(config.access_log.as_ref(), &config.limits, owner, names)
+        .map_err(|source| StartError::AccessLog { output: config.access_log, source })?;
     let mut limits = config.limits;
     let all = || listeners.iter().map(|bound| &bound.sockets).chain(&admin);
     let (allowed, listening) = (descriptors::allowed(), all().map(|sockets| sockets.all.len()).sum());
@@ -48,6 +50,7 @@ pub(super) fn start(
     limits.pooled = pooled;
     let budget = Budget::new(&limits, connections);
     let (balance, arrivals) = Balance::new(workers);
+    let metrics = Metrics::new(workers, listeners.iter().map(|bound| Arc::clone(&bound.entrance.door)).collect());
     let quiet = Arc::new(Quiet::default());
     let (stop, stop_heard) = watch::channel(Stop::No);
     let (stopping, stopping_heard) = watch::channel(false);
@@ -56,12 +59,14 @@ pub(super) fn start(
     let (signals, heard) = Signals::new();
     let limits = Arc::new(limits);
     let log = access.clone();
-    let edge = || {
+    let edge = |worker: usize| {
         Arc::new(Edge {
             limits: Arc::clone(&limits),
             live: Arc::clone(&live),
             signals: Arc::clone(&signals),
             access: log.clone(),
+            metrics: Arc::clone(&metrics),
+            tally: metrics.tally(worker),
             dice: Dice::default(),
             budget: Arc::clone(&budget),
             balance: Arc::clone(&balance),
@@ -81,7 +86,8 @@ pub(super) fn start(
     let tickets =
         listeners.iter().filter_map(|bound| Some(Arc::clone(bound.entrance.tls.as_ref()?.tickets()))).collect();
     let background = Background {
-        edge: edge(),
+        // It is no worker.
+        edge: edge(workers),
         admin: accepting,
         tickets,
         updates,
@@ -110,7 +116,7 @@ pub(super) fn start(
         };
         let listeners = proxy.listeners.iter().flat_map(of_worker).collect();
         let duty = Duty { number, workers, listeners, arrivals, balance: Arc::clone(&balance) };
-        let (edge, stop) = (edge(), stop_heard.clone());
+        let (edge, stop) = (edge(number), stop_heard.clone());
         proxy.workers.start(format!("dormouse-edge-{number}"), move || work(duty, &edge, &stop))?;
     }
     Ok(proxy)
@@ -125,8 +131,8 @@ impl Bound {
             Protocol::Tls => Some(Tls::new(live, &listener).map_err(no_tls)?),
         };
         let Listener { name, http2, proxy_protocol_from, trust_forwarded_from, .. } = listener;
-        let entrance =
-            Arc::new(Entrance { tls, http2, proxy_protocol_from, trust_forwarded_from: trust_forwarded_from.into() });
+        let (door, trust_forwarded_from) = (Door::new(name), trust_forwarded_from.into());
+        let entrance = Arc::new(Entrance { tls, http2, proxy_protocol_from, trust_forwarded_from, door });
         Ok(Self { name, sockets, entrance })
     }
 }

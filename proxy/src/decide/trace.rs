@@ -1,0 +1,135 @@
+//! Which trace a request is part of (W3C Trace Context): its client's, or a new one.
+//!
+//! Pure. A trace that a client says is gone on with, whoever the client is: its id says nothing that anybody relies on, and a
+//! trace may begin in a browser. What is no `traceparent` by the letter is none.
+
+use std::fmt;
+
+/// A trace, and the span of it that a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    pub(crate) id: u128,
+    /// Who asks: a client's span, or ours.
+    pub(crate) parent: u64,
+    flags: u8,
+}
+
+/// Whether somebody records a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sampled {
+    No,
+    Yes,
+}
+
+/// Who said what a request is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Client,
+    Edge,
+}
+
+/// The only flag that is passed on.
+const SAMPLED: u8 = 1;
+/// Of a value of version 00.
+const BYTES: usize = 55;
+
+impl Trace {
+    /// A new trace with made-up numbers, which zero is not allowed to be.
+    pub(crate) fn begin((high, low): (u64, u64), span: u64, sampled: Sampled) -> Self {
+        let id = (u128::from(high) << 64 | u128::from(low)).max(1);
+        Self { id, parent: span.max(1), flags: if sampled == Sampled::Yes { SAMPLED } else { 0 } }
+    }
+
+    /// Reads a field's value. Of a later version what is known of it counts (section 3.2.4 of the recommendation).
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+        let known = match value.get(..2)? {
+            b"ff" => return None,
+            b"00" => Some(value).filter(|value| value.len() == BYTES)?,
+            _ => value.get(..BYTES).filter(|_| matches!(value.get(BYTES), None | Some(b'-')))?,
+        };
+        let dashes = [2, 35, 52].iter().all(|&at| known[at] == b'-');
+        let (_, id, parent) = (hex(&known[..2])?, hex(&known[3..35])?, hex(&known[36..52])?);
+        let flags = u8::try_from(hex(&known[53..])?).ok()?;
+        let sound = dashes && id != 0 && parent != 0;
+        sound.then_some(Self { id, parent: u64::try_from(parent).ok()?, flags: flags & SAMPLED })
+    }
+
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+}
+
+/// The field's value.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.parent, self.flags)
+    }
+}
+
+/// Lower-case digits only, as the recommendation has them.
+fn hex(text: &[u8]) -> Option<u128> {
+    text.iter().try_fold(0, |number: u128, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u128::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn of(value: &str) -> Option<String> {
+        Trace::parse(value.as_bytes()).map(|trace| trace.to_string())
+    }
+
+    #[test]
+    fn a_trace_is_written_as_it_was_read() {
+        assert_eq!(of(GOOD).as_deref(), Some(GOOD));
+        assert_eq!(of(&GOOD.replace("-01", "-00")), Some(GOOD.replace("-01", "-00")));
+        assert_eq!(of(&GOOD.replace("-01", "-ff")).as_deref(), Some(GOOD), "of the flags one is known");
+    }
+
+    #[test]
+    fn a_later_version_is_read_as_far_as_it_is_known() {
+        assert_eq!(of(&GOOD.replacen("00", "cc", 1)).as_deref(), Some(GOOD));
+        assert_eq!(of(&format!("{}-more", GOOD.replacen("00", "01", 1))).as_deref(), Some(GOOD));
+        assert_eq!(of(&format!("{}more", GOOD.replacen("00", "01", 1))), None);
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_none() {
+        let cases = [
+            String::new(),
+            "00".to_owned(),
+            GOOD[..54].to_owned(),
+            format!("{GOOD}-"),
+            format!("{GOOD} "),
+            GOOD.to_uppercase(),
+            GOOD.replacen("00", "ff", 1),
+            GOOD.replace('-', "_"),
+            GOOD.replace('4', "g"),
+            GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            GOOD.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            GOOD.replace("4bf9", "+bf9"),
+            format!("{GOOD},{GOOD}"),
+        ];
+        for bad in cases {
+            assert_eq!(of(&bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_trace_is_a_sound_one() {
+        for (number, sampled) in [(0, Sampled::No), (7, Sampled::Yes)] {
+            let trace = Trace::begin((number, number), number, sampled);
+            assert_eq!(Trace::parse(trace.to_string().as_bytes()), Some(trace));
+            assert_eq!(trace.is_sampled(), sampled == Sampled::Yes);
+        }
+    }
+}

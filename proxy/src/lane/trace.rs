@@ -1,0 +1,20 @@
+//! The fields that say which trace a request is part of.
+
+use http::HeaderName;
+use pingora::http::RequestHeader;
+
+use crate::decide::trace::By;
+use crate::exchange::Exchange;
+
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// A client's own trace goes on as it came, its state too; a state without a trace says nothing.
+pub(super) fn set(request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+    let (trace, by) = &exchange.trace;
+    if *by == By::Edge {
+        request.remove_header(&TRACE_STATE);
+        request.insert_header(TRACE_PARENT, trace.to_string())?;
+    }
+    Ok(())
+}
