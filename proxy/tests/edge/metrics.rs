@@ -1,11 +1,13 @@
 //! What `/metrics` tells of everything that passes, and to whom.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dormouse_link::{EnvironmentId, ObjectId, State};
 use rustls::version::TLS13;
+use serde_json::Value;
 
 use crate::world::client::Client;
 use crate::world::http2::{self, Frames, GOAWAY};
@@ -157,24 +159,91 @@ async fn metrics_are_only_read() {
     world.stop().await;
 }
 
-#[tokio::test]
-async fn promtool_finds_nothing_to_say() {
+/// A proxy of which each metric has something to say, and its text.
+async fn everything() -> String {
     let (mut world, origin) = (World::start().await, Origin::start("one").await);
-    world.serve("a.example", &[&origin]).await;
-    world.get("a.example", "/").await;
+    world.publish([route("a.example"), environment("a.example", 1, State::Asleep, &[])]).await;
+    let mut client = world.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    comes_to(world.admin(), 1.0, ("dormouse_requests_held", &[])).await;
+    world.publish([ready("a.example", 2, &[&origin])]).await;
+    assert_eq!(client.response().await.status, 200);
     world.get("unknown.example", "/").await;
     comes_to(world.admin(), 2.0, ("dormouse_requests_total", &[])).await;
     let text = text(world.admin()).await;
+    world.stop().await;
+    text
+}
+
+/// The names of metrics that a text has in it.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.filter(|word| word.starts_with("dormouse_") && !matches!(*word, "dormouse_test" | "dormouse_proxy"))
+}
+
+/// Whether promtool takes a text.
+fn promtool(words: &[&str], text: &str) -> (bool, String) {
+    let mut command = Command::new("promtool");
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.spawn().expect("promtool, which scripts/tools.sh installs");
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+    let said = promtool.wait_with_output().expect("it ends");
+    let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    (said.status.success(), words)
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_to_say() {
+    let text = everything().await;
     for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
         let name = line.split(' ').nth(2).expect("a name");
         assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
     }
-    let checked =
-        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    let mut promtool = checked.expect("promtool, which scripts/install.sh installs");
-    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
-    let said = promtool.wait_with_output().expect("it ends");
-    let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
-    assert!(said.status.success() && words.is_empty(), "{words}\n{text}");
-    world.stop().await;
+    let (sound, words) = promtool(&["check", "metrics"], &text);
+    assert!(sound && words.is_empty(), "{words}\n{text}");
+}
+
+const DOCUMENT: &str = include_str!("../../../docs/observability.md");
+const ALERTS: &str = include_str!("../../../docs/alerts/dormouse.yml");
+const DASHBOARD: &str = include_str!("../../../docs/grafana/dormouse.json");
+
+#[tokio::test]
+async fn the_document_the_alerts_and_the_dashboard_name_what_there_is() {
+    let text = everything().await;
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let types: HashMap<&str, &str> = types.collect();
+    for (place, words) in [("document", DOCUMENT), ("alerts", ALERTS), ("dashboard", DASHBOARD)] {
+        for name in names(words) {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let histogram = base.is_some_and(|base| types.get(base) == Some(&"histogram"));
+            assert!(histogram || types.contains_key(name), "{name} of the {place} is not there");
+        }
+    }
+    for name in types.keys().filter(|name| name.starts_with("dormouse_")) {
+        assert!(DOCUMENT.contains(&format!("`{name}`")), "{name} is not documented");
+    }
+    assert!(names(DASHBOARD).count() > 20 && names(ALERTS).count() > 10, "they are read");
+}
+
+#[test]
+fn promtool_reads_each_expression_of_the_dashboard() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
+    let mut count = 0;
+    for target in targets {
+        let expression = target["expr"].as_str().expect("an expression");
+        let expression =
+            expression.replace("$__rate_interval", "5m").replace("$app", ".*").replace("$environment", ".*");
+        assert!(!expression.contains('$'), "{expression}");
+        rules += &format!("  - record: panel:{count}\n    expr: {}\n", Value::from(expression));
+        count += 1;
+    }
+    assert!(count > 20);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rules.yml");
+    std::fs::write(&path, rules.replace("panel:", "panel:n")).expect("a file");
+    let (sound, words) = promtool(&["check", "rules", path.to_str().expect("UTF-8")], "");
+    assert!(sound, "{words}\n{rules}");
 }
