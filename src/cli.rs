@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use dormouse_link::{Host, LABEL_MAX_BYTES, Label};
 use dormouse_proxy::{Address, Network, Output};
 
+use crate::otlp::Collector;
+
 /// The most worker threads of an edge.
 const WORKERS_MAX: usize = 1024;
 
@@ -91,6 +93,9 @@ pub struct UpArgs {
     /// Where to log: stderr, file:PATH, syslog, syslog:/PATH or syslog:IP:PORT
     #[arg(long, value_name = "OUTPUT", default_value = "stderr")]
     pub log: LogOutput,
+    /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Collector>,
 }
 
 /// What `edge` serves, and where.
@@ -143,6 +148,9 @@ pub struct EdgeArgs {
     /// Where to log: stderr, file:PATH, syslog, syslog:/PATH or syslog:IP:PORT
     #[arg(long, value_name = "OUTPUT", default_value = "stderr")]
     pub log: LogOutput,
+    /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Collector>,
     /// What this edge is called in access records [default: the name of the machine]
     #[arg(long, value_name = "NAME", value_parser = called)]
     pub name: Option<String>,

@@ -16,6 +16,7 @@ use dormouse_proxy::{Address, Http2, Network, Output};
 use crate::cli::{AccessLog, EdgeArgs, LogOutput, UpArgs};
 use crate::edge::KeyPairFiles;
 use crate::failure::{Exit, Failure};
+use crate::otlp::Collector;
 use crate::plain;
 
 /// The longest name of a machine that is taken whole.
@@ -51,6 +52,8 @@ pub struct UpConfig {
     pub log: LogConfig,
     /// Where access records go.
     pub access_log: Option<Output>,
+    /// Where spans go.
+    pub otlp: Option<Collector>,
     /// What the edge is called.
     pub name: String,
     /// How much a push may bring.
@@ -108,6 +111,8 @@ pub struct EdgeConfig {
     pub admin: Option<SocketAddr>,
     /// Where access records go.
     pub access_log: Option<Output>,
+    /// Where spans go.
+    pub otlp: Option<Collector>,
     /// What it is called, and its region.
     pub name: (String, String),
     /// How long requests that run may go on at the end.
@@ -175,6 +180,7 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         connections_per_client: args.connections_per_client.map(NonZeroU32::get),
         admin: args.admin,
         access_log: args.access_log.and_then(AccessLog::output),
+        otlp: args.otlp,
         name: (args.name.unwrap_or_else(machine), args.region),
         drain: args.drain,
         drain_delay: args.drain_delay.unwrap_or_default(),
@@ -237,6 +243,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
             Some(access_log) => access_log.output(),
             None => Some(data.join("access.log").into()),
         },
+        otlp: args.otlp,
         name: machine(),
         data,
         log: log(args.log),

@@ -15,7 +15,7 @@ pub use files::KeyPairFiles;
 use std::time::Duration;
 
 use dormouse_link::{Report, Table, Update};
-use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, Proxy};
+use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, Proxy, Spans};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -24,7 +24,7 @@ use crate::app;
 use crate::config::{Begin, EdgeConfig};
 use crate::ends::{self, Ends};
 use crate::failure::{Exit, Failure};
-use crate::telemetry;
+use crate::{otlp, telemetry};
 use door::Door;
 use files::{Files, Loaded};
 use notify::Notify;
@@ -43,20 +43,25 @@ const CHANNEL: usize = 16;
 /// Serves until it is told to stop.
 pub fn run(config: &EdgeConfig) -> Result<(), Failure> {
     let _log = telemetry::start(&config.log)?;
+    let names = (config.name.0.as_str(), config.name.1.as_str());
+    let (spans, exporter) = config.otlp.as_ref().map(|to| otlp::start(to, names)).transpose()?.unzip();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve(config, spans));
     // A thread that waits for a disk that hangs is not waited for.
     runtime.shutdown_background();
+    if let Some(exporter) = exporter {
+        exporter.finish();
+    }
     served
 }
 
-async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
+async fn serve(config: &EdgeConfig, spans: Option<Spans>) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let notify = Notify::new(config.notify.as_deref());
-    let Some((mut edge, mut succession)) = begin(config, &mut ends, &notify).await? else { return Ok(()) };
+    let Some((mut edge, mut succession)) = begin((config, spans), &mut ends, &notify).await? else { return Ok(()) };
     let at = |listener| edge.proxy.at(listener).cloned();
     let admin = edge.proxy.admin().map(Address::from);
     let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", admin)]);
@@ -101,7 +106,11 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
 }
 
 /// Starts, alone or in place of another edge; nothing where it was told to end meanwhile.
-async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<Option<(Edge, Succession)>, Failure> {
+async fn begin(
+    (config, spans): (&EdgeConfig, Option<Spans>),
+    ends: &mut Ends,
+    notify: &Notify,
+) -> Result<Option<(Edge, Succession)>, Failure> {
     let mut succession = Succession::new(notify.clone())?;
     let inherit = async {
         match &config.run {
@@ -120,7 +129,7 @@ async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<
         None => (Vec::new(), None),
     };
     let started = tokio::select! {
-        started = Edge::start(config, sockets, notify) => started,
+        started = Edge::start((config, spans), sockets, notify) => started,
         () = ends.told() => return Ok(None),
     };
     let edge = match (started, &predecessor) {
@@ -174,7 +183,11 @@ struct Tables {
 }
 
 impl Edge {
-    async fn start(config: &EdgeConfig, sockets: Vec<Listening>, notify: &Notify) -> Result<Self, Failure> {
+    async fn start(
+        (config, spans): (&EdgeConfig, Option<Spans>),
+        sockets: Vec<Listening>,
+        notify: &Notify,
+    ) -> Result<Self, Failure> {
         let mut files = Files::new(config.table.clone(), config.certificate.clone(), config.ticket_keys.clone());
         // Looked at before anything listens: whoever starts it sees at once what is wrong. On a thread of its own, since a
         // disk may hang, and signals count all the same.
@@ -188,7 +201,8 @@ impl Edge {
         app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let proxy = Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
+        let proxy = Proxy::adopt(ProxyConfig { spans, ..proxy_config(config)? }, sockets, taken, said)
+            .map_err(|error| app::no_edge(&error))?;
         let hang_up = ends::listen(SignalKind::hangup())?;
         let mut tables = Tables { files, table: Table::default(), updates, reports, hang_up, notify: notify.clone() };
         tables.offer(&proxy, first).await;
@@ -281,6 +295,7 @@ fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
+        spans: None,
         name: config.name.0.clone(),
         region: config.name.1.clone(),
         limits: Limits {

@@ -9,7 +9,7 @@ mod syslog;
 mod writer;
 
 pub use output::{Output, OutputError};
-pub(crate) use record::{EndedBy, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
+pub(crate) use record::{EndedBy, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
 pub use syslog::SyslogAddress;
 
 use std::io;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::access::Output;
 use crate::front::tls::ClientAuthority;
+use crate::spans::Spans;
 
 /// Where a proxy listens and how much it lets through.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub workers: usize,
     /// Where access records go; none are kept without it.
     pub access_log: Option<Output>,
+    /// Where spans of requests are left; none are made without it.
+    pub spans: Option<Spans>,
     /// What this edge is called in access records.
     pub name: String,
     /// The region that it is of, in access records.
@@ -100,6 +103,7 @@ impl Default for Config {
             admin: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             access_log: None,
+            spans: None,
             name: String::new(),
             region: String::new(),
             limits: Limits::default(),

@@ -14,6 +14,7 @@ use crate::live::Live;
 use crate::live::signals::Signals;
 use crate::metrics::{Metrics, Tally};
 use crate::quiet::Quiet;
+use crate::spans::Spans;
 
 /// One worker's view of the proxy: all of it shared, but for the dice.
 pub(crate) struct Edge {
@@ -21,6 +22,8 @@ pub(crate) struct Edge {
     pub(crate) live: Arc<Live>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) access: AccessLog,
+    /// Where spans are left, if somebody exports them.
+    pub(crate) spans: Option<Spans>,
     pub(crate) metrics: Arc<Metrics>,
     /// What its thread alone counts in.
     pub(crate) tally: Arc<Tally>,
@@ -40,6 +43,11 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
+    /// Whether what is known of a request is told when it ended.
+    pub(crate) fn tells(&self) -> bool {
+        self.access.is_kept() || self.spans.is_some()
+    }
+
     /// Whether visitors are served, and will be for a while.
     pub(crate) fn is_ready(&self) -> bool {
         *self.ready.borrow() && matches!(*self.phase.borrow(), Phase::Serving)

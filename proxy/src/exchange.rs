@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::access::{EndedBy, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
+use crate::access::{EndedBy, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::decide::trace::{By, Sampled, Trace};
@@ -19,6 +19,7 @@ use crate::front::conn::Wire;
 use crate::front::head::{Form, Head, Kind, Reader, Version};
 use crate::live::cell::{Cell, Flight, Tried};
 use crate::metrics::Outcome;
+use crate::spans::Span;
 use crate::wake::Admitted;
 
 /// See the module.
@@ -49,6 +50,8 @@ pub(crate) struct Exchange {
     pub(crate) first_byte: Option<Duration>,
     /// What it is part of, from here on, and who said so.
     pub(crate) trace: (Trace, By),
+    /// The client's span, where the request has one of its own.
+    pub(crate) asked_by: Option<u64>,
     pub(crate) record: Record,
 }
 
@@ -82,7 +85,7 @@ impl Exchange {
         edge.tally.begun.add(1);
         let text = |of: fn(&Head) -> String| head.map(of).unwrap_or_default();
         // Only the host and the id are needed where no record is kept.
-        let kept = |of: fn(&Head) -> String| if edge.access.is_kept() { text(of) } else { String::new() };
+        let kept = |of: fn(&Head) -> String| if edge.tells() { text(of) } else { String::new() };
         let record = Record {
             time: SystemTime::now(),
             request_id: edge.dice.request_id(),
@@ -91,7 +94,7 @@ impl Exchange {
             path: kept(|head| cut(head.path(), PATH_MAX_BYTES).to_owned()),
             protocol: head.map_or("", |head| head.version.as_str()),
             tls: facts.scheme == Scheme::Https,
-            client: if edge.access.is_kept() { facts.client_name() } else { String::new() },
+            client: if edge.tells() { facts.client_name() } else { String::new() },
             ..Record::empty()
         };
         Self {
@@ -115,6 +118,7 @@ impl Exchange {
             refused: None,
             first_byte: None,
             trace: new_trace(edge),
+            asked_by: None,
             record,
         }
     }
@@ -131,6 +135,10 @@ impl Exchange {
         }
         if let Some(trace) = head.and_then(|head| head.trace) {
             self.trace = (trace, By::Client);
+            if self.edge.spans.is_some() && trace.is_sampled() {
+                self.asked_by = Some(trace.parent);
+                self.trace.0.parent = self.edge.dice.roll().max(1);
+            }
         }
     }
 
@@ -140,7 +148,7 @@ impl Exchange {
             self.held = Some(self.held.unwrap_or_default() + since.elapsed());
         }
         let flight = admitted.flight;
-        if self.edge.access.is_kept() {
+        if self.edge.tells() {
             self.record.instance = flight.endpoint().instance.to_string();
         }
         self.flight = Some(flight);
@@ -151,6 +159,34 @@ impl Exchange {
         self.refused = Some(reason);
         self.record.refused = reason.refusal().label;
         self.record.ended_by = EndedBy::Proxy;
+    }
+}
+
+impl Exchange {
+    /// The request as a span, when its record is complete.
+    fn span(&self, took: Duration) -> Span {
+        let (record, trace) = (&self.record, &self.trace.0);
+        Span {
+            trace: trace.id,
+            parent: self.asked_by,
+            id: trace.parent,
+            began: record.time,
+            took,
+            method: record.method.clone(),
+            host: cut(&record.host, HOST_MAX_BYTES).to_owned(),
+            path: record.path.clone(),
+            tls: record.tls,
+            protocol: record.protocol,
+            status: record.status,
+            refused: record.refused,
+            ended_by: record.ended_by.as_str(),
+            request_id: record.request_id.clone(),
+            app: record.app.clone(),
+            environment: record.environment.clone(),
+            deployment: record.deployment,
+            instance: record.instance.clone(),
+            held_ms: record.held_ms,
+        }
     }
 }
 
@@ -177,7 +213,7 @@ impl Drop for Exchange {
                 retries: self.record.retries,
             },
         );
-        if !self.edge.access.is_kept() {
+        if !self.edge.tells() {
             return;
         }
         let offer = self.cell.as_ref().map(|cell| cell.offer());
@@ -195,13 +231,17 @@ impl Drop for Exchange {
         self.record.total_ms = millis(total);
         self.record.held_ms = self.held.map(millis).unwrap_or_default();
         self.record.woke = self.held.is_some();
+        if let Some(spans) = self.edge.spans.as_ref().filter(|_| self.trace.0.is_sampled()) {
+            spans.say(self.span(total));
+        }
         self.edge.access.say(std::mem::replace(&mut self.record, Record::empty()));
     }
 }
 
 fn new_trace(edge: &Edge) -> (Trace, By) {
     let roll = || edge.dice.roll();
-    (Trace::begin((roll(), roll()), roll(), Sampled::No), By::Edge)
+    let sampled = if edge.spans.is_some() { Sampled::Yes } else { Sampled::No };
+    (Trace::begin((roll(), roll()), roll(), sampled), By::Edge)
 }
 
 /// A browser that opens a page is shown soon that it has to wait; everybody else just waits.

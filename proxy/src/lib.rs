@@ -46,6 +46,7 @@ mod live;
 mod metrics;
 mod origin;
 mod quiet;
+mod spans;
 mod wake;
 
 pub use access::{Output, OutputError, SyslogAddress};
@@ -57,3 +58,4 @@ pub use front::tls::{
     ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKey, TicketKeys, TicketKeysError,
 };
 pub use life::{Proxy, StartError};
+pub use spans::{SPANS_MAX, Span, Spans, Told};

@@ -83,6 +83,7 @@ fn row_of(command: &str, arg: &str) -> Row {
             ..row(&[Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         },
         ("up" | "edge", "access_log" | "log") => row(&[Traversal]),
+        ("up" | "edge", "otlp") => row(&[]),
         ("edge", "name" | "region") => row(&[Huge, Zero, Unit]),
         ("edge", "table" | "cert" | "key" | "run" | "ticket_keys" | "client_ca") => {
             row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])

@@ -7,6 +7,7 @@ mod files;
 mod http2;
 mod listening;
 mod load;
+mod observe;
 mod program;
 mod tls;
 mod upgrade;

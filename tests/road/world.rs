@@ -448,6 +448,7 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
         workers: 2,
         log: LogConfig { filter: None, output: LogOutput::Stderr },
         access_log: Some(data.path().join("data/access.log").into()),
+        otlp: None,
         name: "edge".to_owned(),
         pushes: Limits::default(),
         build_deadline: dormouse_control::BUILD_DEADLINE,

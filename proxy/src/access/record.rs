@@ -121,6 +121,17 @@ pub(crate) enum EndedBy {
     Proxy,
 }
 
+impl EndedBy {
+    /// As records and metrics have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Instance => "instance",
+            Self::Client => "client",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
 /// The begin of a text, of at most so many bytes.
 pub(crate) fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));

@@ -42,7 +42,7 @@ pub(super) fn start(
     let names = (config.name.as_str(), config.region.as_str());
     let (access, writer) = AccessLog::start(config.access_log.as_ref(), &config.limits, owner, names)
         .map_err(|source| StartError::AccessLog { output: config.access_log, source })?;
-    let mut limits = config.limits;
+    let (mut limits, spans) = (config.limits, config.spans);
     let all = || listeners.iter().map(|bound| &bound.sockets).chain(&admin);
     let (allowed, listening) = (descriptors::allowed(), all().map(|sockets| sockets.all.len()).sum());
     let Shares { connections, pooled } = descriptors::share(allowed, listening, workers, &limits);
@@ -65,6 +65,7 @@ pub(super) fn start(
             live: Arc::clone(&live),
             signals: Arc::clone(&signals),
             access: log.clone(),
+            spans: spans.clone(),
             metrics: Arc::clone(&metrics),
             tally: metrics.tally(worker),
             dice: Dice::default(),

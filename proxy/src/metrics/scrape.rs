@@ -16,6 +16,7 @@ use super::site::Sum;
 use super::tally::{GOAWAYS, NO_HANDSHAKES, Tally, VERSIONS};
 use super::{BEYOND, NOBODY, OTHER};
 use crate::edge::Edge;
+use crate::spans::Spans;
 
 /// Microseconds in a second.
 const MICROS: f64 = 1e6;
@@ -182,6 +183,10 @@ fn edge_itself(page: &mut Page, edge: &Edge) {
     page.counter("dormouse_worker_starts_total", "Times that a worker began, after a panic too.", starts);
     let lost = edge.access.lost_total() as f64;
     page.counter("dormouse_access_records_lost_total", "Access records that could not be written.", lost);
+    if let Some((exported, lost)) = edge.spans.as_ref().map(Spans::counts) {
+        page.counter("dormouse_spans_exported_total", "Spans that a collector took.", exported as f64);
+        page.counter("dormouse_spans_lost_total", "Spans that no collector took.", lost as f64);
+    }
     let mut build = Family::gauge("dormouse_build_info", "The program; always 1.");
     build.add([("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0);
     page.0.push(build.0);

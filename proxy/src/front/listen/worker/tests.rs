@@ -29,6 +29,7 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         live: Arc::new(Live::new()),
         signals,
         access,
+        spans: None,
         tally: metrics.tally(0),
         metrics,
         dice: Dice::default(),
