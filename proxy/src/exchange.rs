@@ -226,7 +226,7 @@ impl Drop for Exchange {
             self.record.deployment = environment.deployment;
         }
         self.flight = None;
-        self.record.trace_id = format!("{:032x}", self.trace.0.id);
+        self.record.trace_id = self.trace.0.id_text();
         self.record.first_byte_ms = self.first_byte.map(millis);
         self.record.total_ms = millis(total);
         self.record.held_ms = self.held.map(millis).unwrap_or_default();

@@ -17,7 +17,7 @@ pub(super) fn set(request: &mut RequestHeader, exchange: &Exchange) -> pingora::
         request.remove_header(&TRACE_STATE);
     }
     if *by == By::Edge || exchange.asked_by.is_some() {
-        request.insert_header(TRACE_PARENT, trace.to_string())?;
+        request.insert_header(TRACE_PARENT, &trace.value()[..])?;
     }
     Ok(())
 }

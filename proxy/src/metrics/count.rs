@@ -18,7 +18,9 @@ const WORDS_MAX: usize = 48;
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
-    pub(super) const ZERO: Self = Self(AtomicU64::new(0));
+    pub(super) const fn zero() -> Self {
+        Self(AtomicU64::new(0))
+    }
 
     /// Only its one thread may call it: it is no atomic addition, which would cost several times as much.
     pub(crate) fn add(&self, more: u64) {
@@ -43,7 +45,9 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    pub(super) const EMPTY: Self = Self { counts: [Count::ZERO; BOUNDS.len() + 1], sum_micros: Count::ZERO };
+    pub(super) const fn empty() -> Self {
+        Self { counts: [const { Count::zero() }; BOUNDS.len() + 1], sum_micros: Count::zero() }
+    }
 
     pub(super) fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -76,7 +80,9 @@ pub(super) struct Durations {
 pub(super) struct ByWord([(OnceLock<&'static str>, Count); WORDS_MAX]);
 
 impl ByWord {
-    pub(super) const EMPTY: Self = Self([const { (OnceLock::new(), Count::ZERO) }; WORDS_MAX]);
+    pub(super) const fn empty() -> Self {
+        Self([const { (OnceLock::new(), Count::zero()) }; WORDS_MAX])
+    }
 
     pub(super) fn add(&self, word: &'static str) {
         let mut of_word = self.0.iter().filter(|(known, _)| *known.get_or_init(|| word) == word);

@@ -47,14 +47,14 @@ pub(super) struct Site {
 impl Default for Site {
     fn default() -> Self {
         Self {
-            requests: [Count::ZERO; KINDS],
-            refused: ByWord::EMPTY,
-            total: Histogram::EMPTY,
-            first_byte: Histogram::EMPTY,
-            held: Histogram::EMPTY,
-            received: Count::ZERO,
-            sent: Count::ZERO,
-            retries: Count::ZERO,
+            requests: [const { Count::zero() }; KINDS],
+            refused: ByWord::empty(),
+            total: Histogram::empty(),
+            first_byte: Histogram::empty(),
+            held: Histogram::empty(),
+            received: Count::zero(),
+            sent: Count::zero(),
+            retries: Count::zero(),
         }
     }
 }

@@ -49,13 +49,13 @@ impl Tally {
     pub(super) fn new() -> Self {
         Self {
             sites: (0..PLACES).map(|_| OnceLock::new()).collect(),
-            begun: Count::ZERO,
-            ended: Count::ZERO,
-            handshakes: [const { [Count::ZERO; 2] }; VERSIONS.len()],
-            no_handshakes: [Count::ZERO; NO_HANDSHAKES.len()],
-            streams: Count::ZERO,
-            malformed: Count::ZERO,
-            goaways: [Count::ZERO; GOAWAYS.len()],
+            begun: Count::zero(),
+            ended: Count::zero(),
+            handshakes: [const { [const { Count::zero() }; 2] }; VERSIONS.len()],
+            no_handshakes: [const { Count::zero() }; NO_HANDSHAKES.len()],
+            streams: Count::zero(),
+            malformed: Count::zero(),
+            goaways: [const { Count::zero() }; GOAWAYS.len()],
         }
     }
 

@@ -51,7 +51,7 @@ fn what_workers_count_is_added_up_by_kind() {
 
 #[test]
 fn a_duration_is_in_the_bucket_that_ends_with_it() {
-    let histogram = count::Histogram::EMPTY;
+    let histogram = count::Histogram::empty();
     let mut sum = count::Durations::default();
     for micros in [0, 500, 501, 60_000_000, 60_000_001] {
         histogram.observe(Duration::from_micros(micros));

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dormouse_link::{EnvironmentId, ObjectId, State};
+use dormouse_proxy::Spans;
 use rustls::version::TLS13;
 use serde_json::Value;
 
@@ -161,7 +162,9 @@ async fn metrics_are_only_read() {
 
 /// A proxy of which each metric has something to say, and its text.
 async fn everything() -> String {
-    let (mut world, origin) = (World::start().await, Origin::start("one").await);
+    let (spans, _queued) = Spans::queue();
+    let mut world = World::with(|config| config.spans = Some(spans)).await;
+    let origin = Origin::start("one").await;
     world.publish([route("a.example"), environment("a.example", 1, State::Asleep, &[])]).await;
     let mut client = world.client().await;
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
