@@ -149,7 +149,7 @@ async fn what_a_client_chooses_is_cut_and_what_it_escapes_stays_escaped() {
     world.serve("a.example", &[&origin]).await;
     let (path, method) = (format!("/{}?{}", "p".repeat(5000), "q".repeat(5000)), "M".repeat(3000));
     let mut client = world.client().await;
-    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a.example\r\nX-A: \u{1b}[2J\r\n\r\n")).await;
+    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
     client.response().await;
     world.get("a.example", "/%0d%0a%1b[2J").await;
     world.stop().await;
@@ -157,10 +157,8 @@ async fn what_a_client_chooses_is_cut_and_what_it_escapes_stays_escaped() {
     let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(text.lines().all(|line| line.len() < 3000) && !text.contains('\u{1b}'), "c27 {text}");
     assert_eq!(records.len(), 2);
-    if records[0]["refused"] == "" {
-        assert_eq!(records[0]["path"], format!("/{}", "p".repeat(1023)));
-        assert_eq!(records[0]["method"], "M".repeat(32));
-    }
+    assert_eq!(records[0]["path"], format!("/{}", "p".repeat(1023)));
+    assert_eq!(records[0]["method"], "M".repeat(32));
     assert_eq!(records[1]["path"], "/%0d%0a%1b[2J");
 }
 
