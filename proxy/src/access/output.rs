@@ -117,10 +117,17 @@ impl Write for Shared {
             (File::Rotated(_), false) => self.file = File::Added(options().open(&self.path)?),
             _ => {}
         }
-        match &mut self.file {
-            File::Added(file) => file.write(bytes),
+        let written = match &mut self.file {
+            File::Added(file) => return file.write(bytes),
             File::Rotated(file) => file.write(bytes),
-        }
+        };
+        let Err(error) = written else { return written };
+        // It has no file any more, and would take everything from now on and keep nothing.
+        let mut file = options().open(&self.path)?;
+        // Renamed by the owner before, in a write that had begun: nothing was written yet.
+        let written = if error.kind() == io::ErrorKind::NotFound { file.write(bytes) } else { Err(error) };
+        self.file = File::Added(file);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
