@@ -17,7 +17,8 @@ up: ## Install what is missing, build, and run Dormouse with the demo applicatio
 
 test: ## Run all tests, those on real Docker and real git too
 	@scripts/install.sh
-	@scripts/tools.sh cargo-nextest
+	@scripts/tools.sh cargo-nextest promtool
+	promtool test rules docs/alerts/dormouse_test.yml
 	scripts/with-docker.sh cargo nextest run --workspace --locked --all-features
 	cargo test --workspace --locked --doc --quiet
 

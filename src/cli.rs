@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use dormouse_link::{Host, LABEL_MAX_BYTES, Label};
-use dormouse_proxy::{Address, Network};
+use dormouse_proxy::{Address, Network, Output};
+
+use crate::otlp::Collector;
 
 /// The most worker threads of an edge.
 const WORKERS_MAX: usize = 1024;
@@ -20,6 +22,9 @@ const ZONE_MAX_BYTES: usize = 253 - 2 * (LABEL_MAX_BYTES + 1);
 
 /// The longest label of a domain (RFC 1035).
 const DOMAIN_LABEL_MAX_BYTES: usize = 63;
+
+/// The longest name of an edge or a region, in bytes.
+const NAME_MAX_BYTES: usize = 63;
 
 /// The longest name of a variable, in bytes.
 const VARIABLE_NAME_MAX_BYTES: usize = 200;
@@ -81,6 +86,16 @@ pub struct UpArgs {
     /// How long /readyz fails before the edge stops accepting, when it is told to stop; for load balancers [default: 0]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_delay: Option<Duration>,
+    /// Where to keep a record of each request: file:PATH, stdout, syslog, syslog:/PATH, syslog:IP:PORT or off [default: the
+    /// file access.log of the data folder]
+    #[arg(long, value_name = "OUTPUT")]
+    pub access_log: Option<AccessLog>,
+    /// Where to log: stderr, file:PATH, syslog, syslog:/PATH or syslog:IP:PORT
+    #[arg(long, value_name = "OUTPUT", default_value = "stderr")]
+    pub log: LogOutput,
+    /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Collector>,
 }
 
 /// What `edge` serves, and where.
@@ -132,12 +147,24 @@ pub struct EdgeArgs {
     /// Serve HTTPS only to clients with a certificate of this authority, given as PEM [default: to everybody]
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
-    /// Where to serve health to operators [default: nowhere]
+    /// Where to serve health and metrics to operators [default: nowhere]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
-    /// Where to keep a record of each request [default: nowhere]
-    #[arg(long, value_name = "FILE")]
-    pub access_log: Option<PathBuf>,
+    /// Where to keep a record of each request: file:PATH, stdout, syslog, syslog:/PATH, syslog:IP:PORT or off [default: off]
+    #[arg(long, value_name = "OUTPUT")]
+    pub access_log: Option<AccessLog>,
+    /// Where to log: stderr, file:PATH, syslog, syslog:/PATH or syslog:IP:PORT [default: stderr]
+    #[arg(long, value_name = "OUTPUT")]
+    pub log: Option<LogOutput>,
+    /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Collector>,
+    /// What this edge is called in access records [default: the name of the machine]
+    #[arg(long, value_name = "NAME", value_parser = called)]
+    pub name: Option<String>,
+    /// The region that it is of, in access records [default: default]
+    #[arg(long, value_name = "NAME", value_parser = called)]
+    pub region: Option<String>,
     /// How long requests that run may go on when the edge is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain: Option<Duration>,
@@ -339,6 +366,69 @@ fn variable_name(name: &str) -> Result<String, String> {
         return Err(format!("a variable's name has at most {VARIABLE_NAME_MAX_BYTES} characters"));
     }
     Ok(name.to_owned())
+}
+
+/// Where access records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// There.
+    To(Output),
+}
+
+impl AccessLog {
+    /// Where that is, if they are kept.
+    pub fn output(self) -> Option<Output> {
+        match self {
+            Self::Off => None,
+            Self::To(output) => Some(output),
+        }
+    }
+}
+
+impl FromStr for AccessLog {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => {
+                text.parse().map(Self::To).map_err(|_| "give file:PATH, stdout, syslog, syslog:ADDR or off".to_owned())
+            }
+        }
+    }
+}
+
+/// Where the log goes; stdout is for results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    /// To stderr.
+    Stderr,
+    /// There.
+    To(Output),
+}
+
+impl FromStr for LogOutput {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "stderr" => Ok(Self::Stderr),
+            Ok(output) if output != Output::Stdout => Ok(Self::To(output)),
+            _ => Err("give stderr, file:PATH, syslog or syslog:ADDR".to_owned()),
+        }
+    }
+}
+
+/// What an edge or a region is called.
+pub(crate) fn called(text: &str) -> Result<String, String> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if begins && text.len() <= NAME_MAX_BYTES && text.bytes().all(sound) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("give letters, digits, -, _ and ., at most {NAME_MAX_BYTES} of them, a letter or digit first"))
 }
 
 /// A number of threads.

@@ -16,11 +16,15 @@ use std::time::Duration;
 use dormouse_control::crash::Crash;
 use dormouse_control::git;
 use dormouse_link::Host;
-use dormouse_proxy::Address;
+use dormouse_proxy::{Address, Output};
 
-use crate::cli::UpArgs;
+use crate::cli::{LogOutput, UpArgs};
 use crate::failure::{Exit, Failure};
+use crate::otlp::Collector;
 use crate::plain;
+
+/// The longest name of a machine that is taken whole.
+const MACHINE_MAX_BYTES: usize = 255;
 
 /// The longest path of a socket, its slash included (unix(7)).
 const SOCKET_MAX_BYTES: usize = 107;
@@ -48,14 +52,29 @@ pub struct UpConfig {
     pub workers: usize,
     /// How long the edge says before its end that it will end.
     pub drain_delay: Duration,
-    /// How much is logged, as a filter; `None`: the usual.
-    pub log: Option<String>,
+    /// What is logged where.
+    pub log: LogConfig,
+    /// Where access records go.
+    pub access_log: Option<Output>,
+    /// Where spans go.
+    pub otlp: Option<Collector>,
+    /// What the edge is called.
+    pub name: String,
     /// How much a push may bring.
     pub pushes: git::Limits,
     /// A build is stopped after this time.
     pub build_deadline: Duration,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
+}
+
+/// What is logged where.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How much, as a filter; `None`: the usual.
+    pub filter: Option<String>,
+    /// Where.
+    pub output: LogOutput,
 }
 
 /// Whether `up` makes and pushes the demo application.
@@ -91,7 +110,6 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         return Err(Failure::new(Exit::Configuration, what).hint("name another folder with --data DIR"));
     }
     Ok(UpConfig {
-        data,
         http: args.http,
         https: args.https,
         api: args.api,
@@ -101,7 +119,14 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         engine: args.engine,
         workers: args.workers.map_or_else(cores, NonZeroUsize::get),
         drain_delay: args.drain_delay.unwrap_or_default(),
-        log: log(),
+        access_log: match args.access_log {
+            Some(access_log) => access_log.output(),
+            None => Some(data.join("access.log").into()),
+        },
+        otlp: args.otlp,
+        name: machine(),
+        data,
+        log: log(args.log),
         pushes: git::Limits::default(),
         build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: crash()?,
@@ -123,8 +148,16 @@ fn crash() -> Result<Crash, Failure> {
     })
 }
 
-fn log() -> Option<String> {
-    variable("DORMOUSE_LOG").map(|filter| filter.to_string_lossy().into_owned())
+fn log(output: LogOutput) -> LogConfig {
+    LogConfig { filter: variable("DORMOUSE_LOG").map(|filter| filter.to_string_lossy().into_owned()), output }
+}
+
+/// What the system calls this machine.
+fn machine() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    let sound = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    name.chars().filter(sound).take(MACHINE_MAX_BYTES).collect()
 }
 
 fn cores() -> usize {

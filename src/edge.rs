@@ -16,7 +16,7 @@ pub use files::KeyPairFiles;
 use std::time::Duration;
 
 use dormouse_link::{Report, Table, Update};
-use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, OwnTicketKey, Proxy};
+use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, OwnTicketKey, Proxy, Spans};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -25,7 +25,7 @@ use crate::app;
 use crate::config::{Begin, EdgeConfig, ListenerConfig};
 use crate::ends::{self, Ends};
 use crate::failure::{Exit, Failure};
-use crate::telemetry;
+use crate::{otlp, telemetry};
 use door::Door;
 use files::{Files, Loaded};
 use notify::Notify;
@@ -44,21 +44,28 @@ const CHANNEL: usize = 16;
 /// Serves until it is told to stop.
 pub fn run(mut config: EdgeConfig) -> Result<(), Failure> {
     let passed = std::mem::take(&mut config.passed);
-    telemetry::start(config.log.as_deref());
+    let _log = telemetry::start(&config.log)?;
+    let names = (config.name.0.as_str(), config.name.1.as_str());
+    let (spans, exporter) = config.otlp.as_ref().map(|to| otlp::start(to, names)).transpose()?.unzip();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
-    let served = runtime.block_on(serve(&config, passed));
+    let served = runtime.block_on(serve((&config, spans), passed));
     // A thread that waits for a disk that hangs is not waited for.
     runtime.shutdown_background();
+    if let Some(exporter) = exporter {
+        exporter.finish();
+    }
     served
 }
 
-async fn serve(config: &EdgeConfig, passed: Vec<Listening>) -> Result<(), Failure> {
+async fn serve((config, spans): (&EdgeConfig, Option<Spans>), passed: Vec<Listening>) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let notify = Notify::new(config.notify.as_deref());
-    let Some((mut edge, mut succession)) = begin(config, passed, &mut ends, &notify).await? else { return Ok(()) };
+    let Some((mut edge, mut succession)) = begin((config, spans), passed, &mut ends, &notify).await? else {
+        return Ok(());
+    };
     let listeners = edge.proxy.listeners().map(|(name, address)| (name, Some(address.clone())));
     let admin = ("admin", edge.proxy.admin().map(Address::from));
     let ready = app::ready(&listeners.chain([admin]).collect::<Vec<_>>());
@@ -104,7 +111,7 @@ async fn serve(config: &EdgeConfig, passed: Vec<Listening>) -> Result<(), Failur
 
 /// Starts, alone or in place of another edge; nothing where it was told to end meanwhile.
 async fn begin(
-    config: &EdgeConfig,
+    (config, spans): (&EdgeConfig, Option<Spans>),
     passed: Vec<Listening>,
     ends: &mut Ends,
     notify: &Notify,
@@ -129,7 +136,7 @@ async fn begin(
     // Behind those of the predecessor, which are the same ones where it got them from the service manager, too.
     sockets.extend(passed);
     let started = tokio::select! {
-        started = Edge::start(config, (sockets, ticket_keys), notify) => started,
+        started = Edge::start((config, spans), (sockets, ticket_keys), notify) => started,
         () = ends.told() => return Ok(None),
     };
     let edge = match (started, &predecessor) {
@@ -184,7 +191,7 @@ struct Tables {
 
 impl Edge {
     async fn start(
-        config: &EdgeConfig,
+        (config, spans): (&EdgeConfig, Option<Spans>),
         (sockets, ticket_keys): (Vec<Listening>, Vec<OwnTicketKey>),
         notify: &Notify,
     ) -> Result<Self, Failure> {
@@ -201,8 +208,8 @@ impl Edge {
         app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let mut proxy =
-            Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
+        let mut proxy = Proxy::adopt(ProxyConfig { spans, ..proxy_config(config)? }, sockets, taken, said)
+            .map_err(|error| app::no_edge(&error))?;
         proxy.inherit_ticket_keys(&ticket_keys);
         drop(ticket_keys);
         let hang_up = ends::listen(SignalKind::hangup())?;
@@ -304,6 +311,9 @@ fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
+        spans: None,
+        name: config.name.0.clone(),
+        region: config.name.1.clone(),
         limits: Limits { memory: config.memory, ..config.limits.over(&Limits::default()) },
     })
 }

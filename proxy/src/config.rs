@@ -10,20 +10,28 @@ pub(crate) use network::masked_v6;
 pub use network::{Network, NetworkError};
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::access::Output;
+use crate::spans::Spans;
 
 /// Where a proxy listens and how much it lets through.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where visitors are served; each has a name of its own.
     pub listeners: Vec<Listener>,
-    /// `/healthz`, `/readyz`, `/table` and `/connections`; meant for loopback, it asks nobody who they are.
+    /// `/healthz`, `/readyz`, `/metrics`, `/table` and `/connections`; meant for loopback, it asks nobody who they are.
     pub admin: Option<SocketAddr>,
     /// Threads that serve visitors.
     pub workers: usize,
-    /// The file of access records; none are kept without it.
-    pub access_log: Option<PathBuf>,
+    /// Where access records go; none are kept without it.
+    pub access_log: Option<Output>,
+    /// Where spans of requests are left; none are made without it.
+    pub spans: Option<Spans>,
+    /// What this edge is called in access records.
+    pub name: String,
+    /// The region that it is of, in access records.
+    pub region: String,
     /// How long, how large, how many; a listener may say otherwise for itself.
     pub limits: Limits,
 }
@@ -35,6 +43,9 @@ impl Default for Config {
             admin: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             access_log: None,
+            spans: None,
+            name: String::new(),
+            region: String::new(),
             limits: Limits::default(),
         }
     }

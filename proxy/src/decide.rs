@@ -9,6 +9,7 @@ pub(crate) mod location;
 pub(crate) mod paths;
 pub(crate) mod refuse;
 pub(crate) mod response;
+pub(crate) mod trace;
 
 use std::sync::Arc;
 

@@ -41,7 +41,7 @@ use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
-use tls::Offered;
+use tls::{Agreed, Offered};
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -57,6 +57,8 @@ pub(crate) struct Visit {
     pub(crate) limits: Arc<Limits>,
     /// By whose name, and with which certificate, a TLS client was answered, if it named somebody.
     pub(crate) offered: Option<Arc<Offered>>,
+    /// Over TLS: how it is spoken.
+    pub(crate) agreed: Option<Agreed>,
     /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
     pub(crate) trusted: Option<Arc<[Network]>>,
     /// Whether it may begin with HTTP/2 by its client's own knowledge: with its very first bytes only.
@@ -90,7 +92,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: 
                 let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
                     believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
                 });
-                Box::pin(request(worker, conn, &head, (facts, &limits, visit.offered.as_deref()))).await
+                Box::pin(request(worker, conn, &head, (facts, &visit))).await
             }
         };
         conn = match next {
@@ -135,17 +137,13 @@ async fn refuse_bytes(
     Next::Close(conn)
 }
 
-async fn request(
-    worker: &Worker,
-    mut conn: Box<Conn>,
-    head: &Head,
-    (facts, limits, offered): (Facts, &Arc<Limits>, Option<&Offered>),
-) -> Next {
+async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visit): (Facts, &Visit)) -> Next {
     let edge = &worker.edge;
-    let mut exchange = Box::new(Exchange::new(edge, limits, facts, conn.wire(), Some(head)));
+    let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, conn.wire(), Some(head)));
+    exchange.came_by(visit, Some(head));
     let decision = {
         let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
-        decided((edge, limits), head, offered, &facts, &|name| head::field(bytes, name))
+        decided((edge, &visit.limits), head, visit.offered.as_deref(), &facts, &|name| head::field(bytes, name))
     };
     match prepare(edge, decision, &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
@@ -218,7 +216,7 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     let limits = Arc::clone(&exchange.limits);
     let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
     let rewritten = exchange.rewritten.as_deref();
-    let instead = for_instance(bytes, head, rewritten, &exchange.facts, &exchange.record.request_id);
+    let instead = for_instance(bytes, head, rewritten, &exchange.part, &exchange.facts, &exchange.record.request_id);
     conn.admit(head, instead);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);

@@ -23,7 +23,8 @@
 //! When memory, descriptors or another thing runs short (`overload`), new handshakes are refused first, then held requests are
 //! sent away, and then new requests to the busiest environment are refused.
 //!
-//! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
+//! When the exchange is dropped, however the request ended, its place in flight is free, it is counted (`metrics`), and its
+//! record is queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.
 //!
 //! Beside the workers one thread runs the *feed* (`live::feed`): it applies updates, acknowledges them when no request can
@@ -49,11 +50,14 @@ mod life;
 mod live;
 #[cfg(feature = "measuring")]
 pub mod measuring;
+mod metrics;
 mod origin;
 mod overload;
 mod quiet;
+mod spans;
 mod wake;
 
+pub use access::{Output, OutputError, SyslogAddress};
 pub use config::{
     Address, AddressError, Config, Http2, Limits, Listener, ListenerLimits, Network, NetworkError, Protocol,
 };
@@ -64,3 +68,4 @@ pub use front::tls::{
     ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, OwnTicketKey, TicketKey, TicketKeys, TicketKeysError,
 };
 pub use life::{Proxy, StartError};
+pub use spans::{SPANS_MAX, Span, Spans, Told};

@@ -7,7 +7,6 @@ mod threads;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -16,7 +15,7 @@ use dormouse_link::{Report, Update};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::access::{AccessLog, Owner};
+use crate::access::{AccessLog, Output, Owner};
 use crate::config::{Address, Config};
 use crate::drain::{Drain, Phase};
 use crate::front::listen::accept::Entrance;
@@ -62,10 +61,10 @@ pub enum StartError {
         source: io::Error,
     },
     /// The access log cannot be opened.
-    #[error("open the access log {path}")]
+    #[error("open the access log {output:?}")]
     AccessLog {
-        /// Its path.
-        path: PathBuf,
+        /// What it was to be written to.
+        output: Option<Output>,
         /// What the system says.
         #[source]
         source: io::Error,

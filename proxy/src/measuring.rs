@@ -15,6 +15,7 @@ use crate::live::Live;
 use crate::live::feed::Feed;
 use crate::live::signals::Signals;
 use crate::live::sites::Leads;
+use crate::metrics::Metrics;
 use crate::overload::{Lookout, Overload};
 
 /// What an edge believes.
@@ -39,7 +40,8 @@ impl Default for Believed {
         let (signals, _) = Signals::new();
         let table = Rc::new(RefCell::new(Table::default()));
         let lookout = Lookout::new(Overload::new(&Limits::default(), 0, &signals));
-        let feed = Feed::new(Arc::clone(&live), signals, table, watch::channel(false).0, lookout);
+        let feed =
+            Feed::new(Arc::clone(&live), signals, Metrics::new(1, Vec::new()), table, watch::channel(false).0, lookout);
         Self { live, feed }
     }
 }

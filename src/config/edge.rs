@@ -7,17 +7,21 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dormouse_proxy::{Address, Http2, ListenerLimits, Listening, Network, Protocol};
+use dormouse_proxy::{Address, Http2, ListenerLimits, Listening, Network, Output, Protocol};
 
 use super::file::{self, File};
-use super::{cores, distinct, log, variable};
-use crate::cli::EdgeArgs;
+use super::{LogConfig, cores, distinct, log, machine, variable};
+use crate::cli::{AccessLog, EdgeArgs, LogOutput};
 use crate::edge::{KeyPairFiles, passed};
 use crate::failure::{Exit, Failure};
+use crate::otlp::Collector;
 
 /// Where `edge` serves if nothing else is said.
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+
+/// The region of an edge that was not told its own.
+const REGION: &str = "default";
 
 /// How long requests that run may go on at the end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -42,8 +46,12 @@ pub struct EdgeConfig {
     pub memory: Option<u64>,
     /// Where operators get health.
     pub admin: Option<SocketAddr>,
-    /// The file of access records.
-    pub access_log: Option<PathBuf>,
+    /// Where access records go.
+    pub access_log: Option<Output>,
+    /// Where spans go.
+    pub otlp: Option<Collector>,
+    /// What it is called, and its region.
+    pub name: (String, String),
     /// How long requests that run may go on at the end.
     pub drain: Duration,
     /// How long it says before that it will end.
@@ -56,8 +64,8 @@ pub struct EdgeConfig {
     pub notify: Option<OsString>,
     /// Worker threads; at least one.
     pub workers: usize,
-    /// How much is logged, as a filter; `None`: the usual.
-    pub log: Option<String>,
+    /// What is logged where.
+    pub log: LogConfig,
 }
 
 /// A place where visitors are served.
@@ -147,7 +155,12 @@ pub fn edge(mut args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         },
         memory: args.memory_limit.or(file.memory_limit),
         admin,
-        access_log: args.access_log.or(file.access_log),
+        access_log: args.access_log.or(file.access_log).and_then(AccessLog::output),
+        otlp: args.otlp.or(file.otlp),
+        name: (
+            args.name.or(file.name).unwrap_or_else(machine),
+            args.region.or(file.region).unwrap_or_else(|| REGION.to_owned()),
+        ),
         drain: args.drain.or(file.drain).unwrap_or(DRAIN),
         drain_delay: args.drain_delay.or(file.drain_delay).unwrap_or_default(),
         run: run.map(|folder| RunConfig {
@@ -159,7 +172,7 @@ pub fn edge(mut args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         passed,
         notify: variable("NOTIFY_SOCKET"),
         workers: args.workers.or(file.workers).map_or_else(cores, NonZeroUsize::get),
-        log: log(),
+        log: log(args.log.or(file.log).unwrap_or(LogOutput::Stderr)),
     })
 }
 

@@ -13,14 +13,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dormouse_proxy::{Http2, ListenerLimits, Protocol};
+use dormouse_proxy::{Http2, ListenerLimits, Output, Protocol};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::ListenerConfig;
+use crate::cli::{AccessLog, LogOutput};
 use crate::failure::{Exit, Failure};
+use crate::otlp::Collector;
 use crate::plain;
-use value::{At, Name, Proxies, Size, Streams, Time, Workers};
+use value::{At, Called, Name, Proxies, Said, Size, Streams, Time, Workers};
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -38,7 +40,11 @@ pub(super) struct File {
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) ticket_keys: Option<PathBuf>,
-    pub(super) access_log: Option<PathBuf>,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) log: Option<LogOutput>,
+    pub(super) otlp: Option<Collector>,
+    pub(super) name: Option<String>,
+    pub(super) region: Option<String>,
     pub(super) run: Option<PathBuf>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) drain: Option<Duration>,
@@ -101,6 +107,10 @@ fn parse(text: &str, folder: &Path) -> Result<File, Wrong> {
     let raw: Raw =
         toml::from_str(text).map_err(|error| Wrong::at(text, &error.span().unwrap_or(0..0), error.message()))?;
     let path = |path: PathBuf| folder.join(path);
+    let beside = |output: Output| match output {
+        Output::File(path) => Output::File(folder.join(path)),
+        output => output,
+    };
     let mut listeners: Vec<(usize, ListenerConfig)> = Vec::with_capacity(raw.listener.len());
     for listener in raw.listener {
         let (span, listener) = (listener.span(), listener.into_inner());
@@ -117,7 +127,17 @@ fn parse(text: &str, folder: &Path) -> Result<File, Wrong> {
         cert: raw.cert.map(path),
         key: raw.key.map(path),
         ticket_keys: raw.ticket_keys.map(path),
-        access_log: raw.access_log.map(path),
+        access_log: raw.access_log.map(|said| match said.0 {
+            AccessLog::To(output) => AccessLog::To(beside(output)),
+            AccessLog::Off => AccessLog::Off,
+        }),
+        log: raw.log.map(|said| match said.0 {
+            LogOutput::To(output) => LogOutput::To(beside(output)),
+            LogOutput::Stderr => LogOutput::Stderr,
+        }),
+        otlp: raw.otlp.map(|said| said.0),
+        name: raw.name.map(|called| called.0),
+        region: raw.region.map(|called| called.0),
         run: raw.run.map(path),
         admin: raw.admin,
         drain: raw.drain.map(|time| time.0),
@@ -137,7 +157,11 @@ struct Raw {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     ticket_keys: Option<PathBuf>,
-    access_log: Option<PathBuf>,
+    access_log: Option<Said<AccessLog>>,
+    log: Option<Said<LogOutput>>,
+    otlp: Option<Said<Collector>>,
+    name: Option<Called>,
+    region: Option<Called>,
     run: Option<PathBuf>,
     admin: Option<SocketAddr>,
     drain: Option<Time>,

@@ -8,6 +8,7 @@ mod files;
 mod http2;
 mod listening;
 mod load;
+mod observe;
 mod passed;
 mod program;
 mod slow;

@@ -3,14 +3,17 @@
 //! Pure; the lanes apply what is decided here. Application servers map `_` and `-` to one name, so a field's twin with
 //! underscores counts as the field itself.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::Rewritten;
-use crate::front::head::{Form, Head};
+use super::trace::{PARENT_FIELD, Part};
+use crate::front::head::{Edits, Form, Head};
 
 /// Fields that only proxies set, beside those with a prefix of [`RESERVED_PREFIXES`].
 const RESERVED: [&str; 8] = [
@@ -27,7 +30,7 @@ const RESERVED: [&str; 8] = [
 const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
 
 /// Room for our fields beside the host, which is in two of them.
-const FIELDS_BYTES: usize = 340;
+const FIELDS_BYTES: usize = 410;
 /// The longest address.
 const ADDRESS_BYTES: usize = 45;
 
@@ -117,6 +120,7 @@ pub(crate) fn for_instance(
     bytes: &[u8],
     head: &Head,
     rewritten: Option<&Rewritten>,
+    part: &Part,
     facts: &Facts,
     request_id: &str,
 ) -> BytesMut {
@@ -139,20 +143,16 @@ pub(crate) fn for_instance(
             text.put_slice(part);
         }
     }
-    let mut own_host = head.edits.host.as_ref().filter(|_| host.is_some());
-    for dropped in &head.edits.dropped {
-        if let Some(own) = own_host.take_if(|own| own.start < dropped.start) {
-            text.put_slice(&bytes[at..own.start]);
-            at = own.end;
-        }
+    for dropped in dropped(&head.edits, host.is_some(), part).iter() {
         text.put_slice(&bytes[at..dropped.start]);
         at = dropped.end;
     }
-    if let Some(own) = own_host {
-        text.put_slice(&bytes[at..own.start]);
-        at = own.end;
-    }
     text.put_slice(&bytes[at..bytes.len() - b"\r\n".len()]);
+    if let Some(value) = part.said_here() {
+        for part in [PARENT_FIELD.as_bytes(), b": ", &value, b"\r\n"] {
+            text.put_slice(part);
+        }
+    }
     set_in_request(facts, &head.host, request_id, |name, parts| {
         text.put_slice(name.as_bytes());
         text.put_slice(b": ");
@@ -163,6 +163,20 @@ pub(crate) fn for_instance(
     });
     text.put_slice(b"\r\n");
     text
+}
+
+/// The fields that are not passed on, in their order. Of most heads there are none beside those that never are.
+fn dropped<'h>(edits: &'h Edits, host: bool, part: &Part) -> Cow<'h, [Range<usize>]> {
+    let host = edits.host.iter().filter(|_| host);
+    let parents = edits.trace_parents.iter().filter(|_| !part.keeps_parent());
+    let states = edits.trace_states.iter().filter(|_| !part.keeps_state());
+    let mut more = host.chain(parents).chain(states).cloned().peekable();
+    let mut dropped = Cow::Borrowed(&edits.dropped[..]);
+    if more.peek().is_some() {
+        dropped.to_mut().extend(more);
+        dropped.to_mut().sort_unstable_by_key(|range| range.start);
+    }
+    dropped
 }
 
 /// An address as text. Each request needs it: the usual ones are written by hand, at a tenth of the cost.
@@ -280,7 +294,8 @@ mod tests {
     fn rewritten(text: &str, rewritten: Option<&Rewritten>) -> String {
         let head = Head::parse(text.as_bytes(), 100).expect("a head");
         let facts = Facts { client: "192.0.2.7".parse().ok(), port: Some(80), scheme: Scheme::Http };
-        String::from_utf8(for_instance(text.as_bytes(), &head, rewritten, &facts, "id").to_vec()).expect("text")
+        String::from_utf8(for_instance(text.as_bytes(), &head, rewritten, &Part::Nothing, &facts, "id").to_vec())
+            .expect("text")
     }
 
     const OURS: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\

@@ -12,9 +12,12 @@ use super::fence::Framing;
 use crate::config::Limits;
 use crate::decide::headers::{canonical_eq, is_reserved_for_proxies};
 use crate::decide::refuse::Reason;
+use crate::decide::trace::{PARENT_FIELD, STATE_FIELD, Trace};
 
 /// Header fields of a request; then 431.
 pub(crate) const HEADERS_MAX: usize = 100;
+/// The longest id of a request that is taken over.
+const REQUEST_ID_MAX_BYTES: usize = 128;
 /// What the media types of gRPC begin with.
 const GRPC: &[u8] = b"application/grpc";
 /// Names in `Connection`; the lane takes no more.
@@ -41,6 +44,10 @@ pub(crate) struct Head {
     pub(crate) reader: Reader,
     pub(crate) expects: Expects,
     pub(crate) edits: Edits,
+    /// What its client says that it is part of.
+    pub(crate) trace: Option<Trace>,
+    /// What its client calls it; believed from few.
+    pub(crate) request_id: Option<String>,
 }
 
 /// Whether the client waits for a 100 before it sends its body.
@@ -59,6 +66,10 @@ pub(crate) struct Edits {
     pub(crate) dropped: Vec<Range<usize>>,
     /// The `Host` field, if it is not one of those: a route may rewrite it.
     pub(crate) host: Option<Range<usize>>,
+    /// `traceparent`, as often as it is there.
+    pub(crate) trace_parents: Vec<Range<usize>>,
+    /// `tracestate`, likewise.
+    pub(crate) trace_states: Vec<Range<usize>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +206,8 @@ impl Head {
             reader,
             expects: fields.expects,
             edits,
+            trace: fields.trace.and_then(Trace::parse),
+            request_id: fields.request_id.and_then(request_id),
             method,
         })
     }
@@ -257,6 +270,8 @@ impl Head {
             reader: fields.reader(&method),
             expects: fields.expects,
             edits: Edits::default(),
+            trace: fields.trace.and_then(Trace::parse),
+            request_id: fields.request_id.and_then(request_id),
             target: target.origin_form,
             method,
         })
@@ -275,11 +290,16 @@ impl Edits {
         let begin = |at: usize| headers.get(at).map_or(end, |field| field.name.as_ptr().addr() - bytes.as_ptr().addr());
         let mut edits = Self { line: begin(0), ..Self::default() };
         for (at, field) in headers.iter().enumerate() {
-            let is_host = field.name.eq_ignore_ascii_case("host");
-            if is_dropped(field.name) || (is_host && form == Form::Absolute) {
-                edits.dropped.push(begin(at)..begin(at + 1));
-            } else if is_host {
-                edits.host = Some(begin(at)..begin(at + 1));
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            let range = begin(at)..begin(at + 1);
+            if is_dropped(field.name) || (is("host") && form == Form::Absolute) {
+                edits.dropped.push(range);
+            } else if is("host") {
+                edits.host = Some(range);
+            } else if is(PARENT_FIELD) {
+                edits.trace_parents.push(range);
+            } else if is(STATE_FIELD) {
+                edits.trace_states.push(range);
             }
         }
         edits
@@ -352,6 +372,9 @@ struct Fields<'a> {
     content_type: &'a [u8],
     fetch_dest: Option<&'a [u8]>,
     expects: Expects,
+    /// Of several, which nobody reads alike, an empty one.
+    trace: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
 }
 
 #[derive(PartialEq)]
@@ -371,6 +394,8 @@ impl<'a> Fields<'a> {
             content_type: b"",
             fetch_dest: None,
             expects: Expects::Nothing,
+            trace: None,
+            request_id: None,
         };
         let (mut length, mut chunked, mut nominations) = (None, false, 0);
         for Header { name, value } in headers {
@@ -401,6 +426,10 @@ impl<'a> Fields<'a> {
                 fields.content_type = value;
             } else if name.eq_ignore_ascii_case("sec-fetch-dest") {
                 fields.fetch_dest = Some(value);
+            } else if name.eq_ignore_ascii_case(PARENT_FIELD) {
+                fields.trace = Some(if fields.trace.is_some() { b"" } else { value });
+            } else if name.eq_ignore_ascii_case("x-request-id") {
+                fields.request_id = Some(if fields.request_id.is_some() { b"" } else { value });
             }
         }
         fields.framing = match (length, chunked) {
@@ -469,6 +498,13 @@ impl<'a> Fields<'a> {
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ()> {
     slot.replace(value).map_or(Ok(()), |_| Err(()))
+}
+
+/// An id that is short and can stand anywhere; another one is none.
+fn request_id(value: &[u8]) -> Option<String> {
+    let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~:+/=@".contains(byte);
+    let id = std::str::from_utf8(value).ok().filter(|id| id.bytes().all(|byte| sound(&byte)))?;
+    (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()).then(|| id.to_owned())
 }
 
 /// Whether a field is named almost like one that frames a body, so that somebody behind may take it for that.

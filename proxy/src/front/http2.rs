@@ -38,6 +38,7 @@ use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
+use crate::metrics::Goaway;
 use crate::wake::NotAdmitted;
 use taking::Taking;
 
@@ -149,11 +150,15 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
                 match accepted {
                     Ok(Some(H2Accept::Session(session))) => {
                         conduct.streams += 1;
+                        worker.edge.tally.streams.add(1);
                         let place = (!running.is_empty()).then(|| worker.edge.budget.stream()).transpose();
                         let came = Came { visit: visit.clone(), place, lasting: Lasting::new(&lasting) };
                         running.spawn_local(stream(Rc::clone(worker), session, came));
                     }
-                    Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
+                    Ok(Some(H2Accept::Rejected)) => {
+                        conduct.malformed += 1;
+                        worker.edge.tally.malformed.add(1);
+                    }
                     Ok(None) | Err(_) => return,
                 }
                 false
@@ -167,6 +172,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
         match phase {
             Phase::Open if is_over => {
                 connection.graceful_shutdown();
+                worker.edge.tally.goaway(Goaway::Graceful);
                 (phase, idle_since) = (Phase::Leaving, Instant::now());
             }
             _ if is_over => return,
@@ -177,6 +183,7 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
         let crowd = running.len() > 2 * limits.streams as usize;
         if (crowd || conduct.costs_too_much()) && !matches!(phase, Phase::Thrown(_)) {
             connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+            worker.edge.tally.goaway(Goaway::Calm);
             phase = Phase::Thrown(Instant::now() + limits.linger);
         }
     }
@@ -240,6 +247,7 @@ async fn stream(worker: Rc<Worker>, mut session: HttpSession, came: Came) -> End
     let fields = session.req_header().headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let facts = visit.trusted.as_ref().map_or(visit.facts, |trusted| from_fields(visit.facts, trusted, fields));
     let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, &wire, head.as_ref().ok()));
+    exchange.came_by(&visit, head.as_ref().ok());
     let prepared = match &head {
         Ok(head) => {
             let decision = {

@@ -4,12 +4,14 @@
 //! TLS 1.2 and 1.3, without renegotiation, compression and early data. The crypto provider is named wherever one is needed:
 //! the process may have another one as its default.
 
+mod agreed;
 pub(crate) mod certificates;
 mod clients;
 mod keys;
 mod pair;
 pub(crate) mod tickets;
 
+pub(crate) use agreed::Agreed;
 pub use clients::{ClientAuthority, ClientAuthorityError};
 pub use keys::{OwnTicketKey, TicketKey, TicketKeys, TicketKeysError};
 pub(crate) use pair::CertificateId;

@@ -82,6 +82,7 @@ impl ProxyHttp for Lane {
             *context = session.req_header().extensions.get().and_then(Carried::take);
         }
         let exchange = ours(context)?;
+        exchange.record.lane = "pingora";
         let now = Instant::now();
         let first = match exchange.attempt {
             Attempt::Fresh => now,
@@ -155,6 +156,7 @@ impl ProxyHttp for Lane {
             }
         });
         set?;
+        super::trace::set(request, &exchange.part)?;
         if let Some(rewritten) = &exchange.rewritten {
             // Without an authority, which would be the host again.
             let target = rewritten.target.as_ref().map_or(request.raw_path(), String::as_bytes).to_vec();
@@ -216,7 +218,7 @@ impl ProxyHttp for Lane {
         }
         if !response.status.is_informational() {
             exchange.wire.answered.store(true, Ordering::Relaxed);
-            exchange.record.first_byte_ms = Some(exchange.elapsed_ms());
+            exchange.first_byte = Some(exchange.began.elapsed());
         }
         Ok(())
     }

@@ -35,8 +35,11 @@ impl Background {
         let ended = block_on(async move {
             let Self { edge, admin, tickets, updates, reports, heard, ready, stop } = self;
             let table = Rc::new(RefCell::new(Table::default()));
-            let lookout = Lookout::new(Arc::clone(&edge.overload));
-            let feed = Feed::new(Arc::clone(&edge.live), Arc::clone(&edge.signals), Rc::clone(&table), ready, lookout);
+            let feed = {
+                let (live, signals) = (Arc::clone(&edge.live), Arc::clone(&edge.signals));
+                let lookout = Lookout::new(Arc::clone(&edge.overload));
+                Feed::new(live, signals, Arc::clone(&edge.metrics), Rc::clone(&table), ready, lookout)
+            };
             let limits = Arc::clone(&edge.limits);
             if let Some(listener) = admin.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
                 tokio::task::spawn_local(admin::serve(listener, edge, table));

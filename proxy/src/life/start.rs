@@ -22,6 +22,7 @@ use crate::front::listen::worker::{Duty, work};
 use crate::front::tls::{Tls, TlsError};
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::metrics::{Door, Metrics};
 use crate::overload::Overload;
 use crate::quiet::Quiet;
 
@@ -42,9 +43,10 @@ pub(super) fn start(
         listeners.push(Bound::open(listener, &live, (limits, room), &mut inherited)?);
     }
     let admin = config.admin.map(|address| open("admin", &address.into(), 1, &mut inherited)).transpose()?;
-    let (access, writer) = AccessLog::start(config.access_log.clone(), &config.limits, owner)
-        .map_err(|source| StartError::AccessLog { path: config.access_log.unwrap_or_default(), source })?;
-    let mut limits = config.limits;
+    let names = (config.name.as_str(), config.region.as_str());
+    let (access, writer) = AccessLog::start(config.access_log.as_ref(), &config.limits, owner, names)
+        .map_err(|source| StartError::AccessLog { output: config.access_log, source })?;
+    let (mut limits, spans) = (config.limits, config.spans);
     let all = || listeners.iter().map(|bound| &bound.sockets).chain(&admin);
     let (allowed, listening) = (descriptors::allowed(), all().map(|sockets| sockets.all.len()).sum());
     let Shares { connections, pooled } = descriptors::share(allowed, listening, workers, &limits);
@@ -53,6 +55,7 @@ pub(super) fn start(
     let rooms = listeners.iter().map(|bound| Arc::clone(&bound.entrance.room)).collect();
     let budget = Budget::new(connections, rooms);
     let (balance, arrivals) = Balance::new(workers);
+    let metrics = Metrics::new(workers, listeners.iter().map(|bound| Arc::clone(&bound.entrance.door)).collect());
     let quiet = Arc::new(Quiet::default());
     let (stop, stop_heard) = watch::channel(Stop::No);
     let (stopping, stopping_heard) = watch::channel(false);
@@ -62,12 +65,15 @@ pub(super) fn start(
     let overload = Overload::new(&limits, listening, &signals);
     let limits = Arc::new(limits);
     let log = access.clone();
-    let edge = || {
+    let edge = |worker: usize| {
         Arc::new(Edge {
             limits: Arc::clone(&limits),
             live: Arc::clone(&live),
             signals: Arc::clone(&signals),
             access: log.clone(),
+            spans: spans.clone(),
+            metrics: Arc::clone(&metrics),
+            tally: metrics.tally(worker),
             dice: Dice::default(),
             budget: Arc::clone(&budget),
             overload: Arc::clone(&overload),
@@ -89,7 +95,8 @@ pub(super) fn start(
     let tickets =
         listeners.iter().filter_map(|bound| Some(Arc::clone(bound.entrance.tls.as_ref()?.tickets()))).collect();
     let background = Background {
-        edge: edge(),
+        // It is no worker.
+        edge: edge(workers),
         admin: accepting,
         tickets,
         updates,
@@ -121,7 +128,7 @@ pub(super) fn start(
         let listeners = proxy.listeners.iter().flat_map(of_worker).collect();
         let duty =
             Duty { number, workers, listeners, arrivals, balance: Arc::clone(&balance), begun: Some(begun.clone()) };
-        let (edge, stop) = (edge(), stop_heard.clone());
+        let (edge, stop) = (edge(number), stop_heard.clone());
         proxy.workers.start(format!("dormouse-edge-{number}"), move || work(duty, &edge, &stop))?;
     }
     Ok(proxy)
@@ -141,8 +148,8 @@ impl Bound {
             Protocol::Tls => Some(Tls::new(live, &listener).map_err(no_tls)?),
         };
         let Listener { name, http2, proxy_protocol_from, trust_forwarded_from, .. } = listener;
-        let trust_forwarded_from = trust_forwarded_from.into();
-        let entrance = Entrance { tls, http2, limits, room, proxy_protocol_from, trust_forwarded_from };
+        let (door, trust_forwarded_from) = (Door::new(&name), trust_forwarded_from.into());
+        let entrance = Entrance { tls, http2, limits, room, proxy_protocol_from, trust_forwarded_from, door };
         Ok(Self { name, sockets, entrance: Arc::new(entrance) })
     }
 }

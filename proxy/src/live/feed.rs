@@ -25,6 +25,7 @@ use super::sites::Site;
 use crate::activity::Activity;
 use crate::config::Limits;
 use crate::front::tls::certificates;
+use crate::metrics::Metrics;
 use crate::overload::{self, Lookout};
 use crate::wake::Wants;
 
@@ -36,6 +37,7 @@ const CERTIFICATES_CHECKED: usize = 1000;
 pub(crate) struct Feed {
     live: Arc<Live>,
     signals: Arc<Signals>,
+    metrics: Arc<Metrics>,
     table: Rc<RefCell<Table>>,
     cells: HashMap<EnvironmentId, Arc<Cell>>,
     drains: Drains,
@@ -55,6 +57,7 @@ impl Feed {
     pub(crate) fn new(
         live: Arc<Live>,
         signals: Arc<Signals>,
+        metrics: Arc<Metrics>,
         table: Rc<RefCell<Table>>,
         ready: watch::Sender<bool>,
         lookout: Lookout,
@@ -62,6 +65,7 @@ impl Feed {
         Self {
             live,
             signals,
+            metrics,
             table,
             cells: HashMap::new(),
             drains: Drains::default(),
@@ -160,6 +164,7 @@ impl Feed {
             Ok(rejected) => rejected,
             Err(gap) => {
                 warn!(generation = generation.0, error = %gap, "an update does not follow; asking for a snapshot");
+                self.metrics.gaps.fetch_add(1, Ordering::Relaxed);
                 self.lost = true;
                 return;
             }
@@ -175,6 +180,9 @@ impl Feed {
         for cell in &changed {
             self.until_quiet(cell).await;
         }
+        self.metrics.updated.store(self.signals.now(), Ordering::Relaxed);
+        self.metrics.updates.fetch_add(1, Ordering::Relaxed);
+        self.metrics.rejected.fetch_add(rejected.len() as u64, Ordering::Relaxed);
         debug!(generation = generation.0, objects = put, "update applied");
         let earlier = self.acked.take().map(|(_, rejected)| rejected).unwrap_or_default();
         self.acked = Some((generation, earlier.into_iter().chain(rejected).collect()));
@@ -210,6 +218,7 @@ impl Feed {
                 if old.version == version && old.environment.as_ref() == Some(&*environment) {
                     return None;
                 }
+                self.metrics.enter(&cell.counted, environment.app.as_str(), environment.name.as_str());
                 let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
                 cell.swap(Offer { version, environment: Some(*environment), instances });
@@ -247,11 +256,12 @@ impl Feed {
 
     /// Lets go of cells that the table does not have, and that neither a route nor a request nor a list holds.
     fn forget(&mut self) {
-        let cells = &mut self.cells;
+        let (cells, metrics) = (&mut self.cells, &self.metrics);
         self.orphans.retain(|id| match cells.get(id) {
             Some(cell) if cell.offer().environment.is_none() => {
                 let held = Arc::strong_count(cell) > 1;
                 if !held {
+                    metrics.leave(&cell.counted);
                     cells.remove(id);
                 }
                 held

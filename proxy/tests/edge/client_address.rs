@@ -145,7 +145,7 @@ async fn p25_each_request_of_a_trusted_proxys_connection_has_its_own_client() {
     let (path, log) = (folder.path().join("log"), folder.path().join("log"));
     let mut world = World::with(|config| {
         config.listeners[0].trust_forwarded_from = vec!["127.0.0.1".parse().expect("a network")];
-        config.access_log = Some(log);
+        config.access_log = Some(log.into());
     })
     .await;
     let origin = Origin::start("one").await;

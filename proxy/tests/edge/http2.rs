@@ -289,7 +289,7 @@ async fn p30_who_gives_up_what_is_running_again_and_again_is_told_to_be_calm() {
 async fn a_stream_that_its_client_gives_up_is_nobodys_fault() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("access.log");
-    let (world, origin) = world(|config| config.access_log = Some(log.clone())).await;
+    let (world, origin) = world(|config| config.access_log = Some(log.clone().into())).await;
     let mut client = client(&world).await;
     for path in ["/silent", "/events"] {
         let mut sender = client.ready().await.expect("it is open");

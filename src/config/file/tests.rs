@@ -12,7 +12,7 @@ table = "table.json"
 cert = "/certs/chain.pem"
 key = "key.pem"
 ticket_keys = "keys"
-access_log = "access.log"
+access_log = "file:access.log"
 run = "/run/dormouse"
 admin = "127.0.0.1:9001"
 drain = "1m"
@@ -61,7 +61,8 @@ limits = { body_bytes = "2g" }
     let path = |path: &str| Some(PathBuf::from(path));
     assert_eq!((file.table, file.cert), (path("/etc/dormouse/table.json"), path("/certs/chain.pem")));
     assert_eq!((file.key, file.ticket_keys), (path("/etc/dormouse/key.pem"), path("/etc/dormouse/keys")));
-    assert_eq!((file.access_log, file.run), (path("/etc/dormouse/access.log"), path("/run/dormouse")));
+    let access_log = AccessLog::To(Output::File("/etc/dormouse/access.log".into()));
+    assert_eq!((file.access_log, file.run), (Some(access_log), path("/run/dormouse")));
     let seconds = |count| Some(Duration::from_secs(count));
     assert_eq!((file.drain, file.drain_delay, file.upgrade_within), (seconds(60), seconds(5), seconds(120)));
     assert_eq!((file.memory_limit, file.workers), (Some(2 << 30), NonZeroUsize::new(3)));

@@ -1,6 +1,7 @@
 //! Single values of the file, read as the command line reads them.
 
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 use std::time::Duration;
 
 use dormouse_proxy::{Address, Network};
@@ -38,6 +39,16 @@ pub(super) struct Name(pub(super) String);
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct At(pub(super) Address);
+
+/// What an edge or a region is called.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Called(pub(super) String);
+
+/// What the argument of that name would take.
+#[derive(Deserialize)]
+#[serde(try_from = "String", bound = "T: FromStr<Err = String>")]
+pub(super) struct Said<T>(pub(super) T);
 
 /// A network of proxies.
 #[derive(Deserialize)]
@@ -103,6 +114,22 @@ impl TryFrom<String> for At {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse().map(Self).map_err(|why| told(&text, why))
+    }
+}
+
+impl TryFrom<String> for Called {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        cli::called(&text).map(Self).map_err(|why| told(&text, why))
+    }
+}
+
+impl<T: FromStr<Err = String>> TryFrom<String> for Said<T> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|why: String| told(&text, why))
     }
 }
 

@@ -81,6 +81,7 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
     }
     // Each connection holds a clone until it ends.
     let (running, ended) = watch::channel(());
+    let _alive = edge.metrics.alive();
     let handshakes = Handshakes::new(edge.limits.handshakes.div_ceil(duty.workers));
     let worker = Rc::new(Worker { lane, edge });
     let reception = Rc::new(Reception {

@@ -4,6 +4,7 @@
 pub(crate) mod client;
 pub(crate) mod http2;
 pub(crate) mod origin;
+pub(crate) mod scrape;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;

@@ -10,6 +10,7 @@ use crate::front::listen::budget::{Budget, Room};
 use crate::front::listen::sockets::Sockets;
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::metrics::{Door, Metrics};
 use crate::overload::Overload;
 use crate::quiet::Quiet;
 
@@ -19,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A worker's view of a proxy that serves nobody.
 fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &Arc<Balance>) -> Arc<Edge> {
     let limits = Limits::default();
-    let (access, _) = AccessLog::start(None, &limits, Owner::This).expect("there is no file to open");
+    let (access, _) = AccessLog::start(None, &limits, Owner::This, ("", "")).expect("there is no file to open");
     let (signals, _heard) = Signals::new();
+    let metrics = Metrics::new(1, Vec::new());
     Arc::new(Edge {
         budget: Budget::new(limits.connections, Vec::new()),
         overload: Overload::new(&limits, 0, &signals),
@@ -29,6 +31,9 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         live: Arc::new(Live::new()),
         signals,
         access,
+        spans: None,
+        tally: metrics.tally(0),
+        metrics,
         dice: Dice::default(),
         quiet: Arc::new(Quiet::default()),
         ready: ready.subscribe(),
@@ -66,6 +71,7 @@ fn a_worker_that_panicked_serves_again_and_loses_nothing_that_waits_in_its_socke
         room: Room::new("http", &ListenerLimits::default(), None),
         proxy_protocol_from: Vec::new(),
         trust_forwarded_from: Arc::new([]),
+        door: Door::new("http"),
     });
     let listeners = sockets.all.iter().map(|socket| (Arc::clone(socket), Arc::clone(&entrance))).collect();
     let arrivals = arrivals.pop().expect("one worker");
