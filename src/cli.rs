@@ -47,7 +47,7 @@ pub enum Command {
     /// Run the control plane and an edge in one process
     Up(UpArgs),
     /// Run an edge that serves a table file, without a control plane
-    Edge(EdgeArgs),
+    Edge(Box<EdgeArgs>),
     /// Ask something of a control plane that runs.
     #[command(flatten)]
     Client(ClientCommand),
