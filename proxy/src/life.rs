@@ -61,7 +61,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The access log cannot be opened.
-    #[error("open the access log {output:?}")]
+    #[error("open the access log{}", .output.as_ref().map(|output| format!(", {output}")).unwrap_or_default())]
     AccessLog {
         /// What it was to be written to.
         output: Option<Output>,
