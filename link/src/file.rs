@@ -10,17 +10,19 @@
 //! has. Unknown fields are wrong, so that a slip of the pen is not a rule that silently does not hold.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Body, Certificate, CertificateName, Endpoint, Environment, EnvironmentId, Epoch, Generation, Host, InstanceId,
-    Invalid, LABEL_MAX_BYTES, Label, Object, ObjectId, OrganisationId, Policy, Route, State, Table, Term,
+    Body, Certificate, CertificateName, Environment, EnvironmentId, Epoch, Generation, Host, Invalid, LABEL_MAX_BYTES,
+    Label, Object, ObjectId, OrganisationId, Policy, Route, State, Table, Term,
 };
 
+mod endpoint;
 mod once;
+
+pub use endpoint::FileEndpoint;
 
 /// The largest table file that is read, in bytes: a million routes fit.
 pub const FILE_MAX_BYTES: u64 = 512 << 20;
@@ -53,7 +55,7 @@ pub struct FileRoute {
     pub path: String,
     /// Where instances listen, plain HTTP/1.1; at least one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoints: Option<Vec<SocketAddr>>,
+    pub endpoints: Option<Vec<FileEndpoint>>,
     /// One of the file's environments, instead of endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Label>,
@@ -64,7 +66,7 @@ pub struct FileRoute {
 #[serde(deny_unknown_fields)]
 pub struct FileEnvironment {
     /// Where instances listen, plain HTTP/1.1; at least one.
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Vec<FileEndpoint>,
     /// How its requests are to be treated.
     #[serde(default, skip_serializing_if = "Policy::is_default")]
     pub policy: Policy,
@@ -240,7 +242,7 @@ impl FileRoute {
         }
     }
 
-    fn own(&self, endpoints: &[SocketAddr], epoch: Epoch) -> Environment {
+    fn own(&self, endpoints: &[FileEndpoint], epoch: Epoch) -> Environment {
         environment(self.environment_id(), app(&self.host), endpoints, epoch)
     }
 }
@@ -252,9 +254,7 @@ impl FileEnvironment {
     }
 }
 
-fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr], epoch: Epoch) -> Environment {
-    let endpoint =
-        |address: &SocketAddr| Endpoint { instance: InstanceId::new(address.to_string()), address: *address };
+fn environment(id: EnvironmentId, app: Label, endpoints: &[FileEndpoint], epoch: Epoch) -> Environment {
     Environment {
         id,
         app,
@@ -262,7 +262,7 @@ fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr], epoch: E
         deployment: 0,
         state: State::Ready,
         epoch,
-        endpoints: endpoints.iter().map(endpoint).collect(),
+        endpoints: endpoints.iter().map(FileEndpoint::endpoint).collect(),
         policy: Policy::default(),
     }
 }

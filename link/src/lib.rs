@@ -12,11 +12,14 @@ mod name;
 mod policy;
 mod table;
 
-pub use file::{FILE_MAX_BYTES, FileCertificate, FileEnvironment, FileError, FileRoute, TableFile};
+pub use file::{FILE_MAX_BYTES, FileCertificate, FileEndpoint, FileEnvironment, FileError, FileRoute, TableFile};
 pub use host::{CertificateName, HOST_MAX_BYTES, Host, HostError, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
 pub use name::{
     EnvironmentId, Epoch, Generation, InstanceId, LABEL_MAX_BYTES, Label, LabelError, OrganisationId, Term,
 };
-pub use policy::Policy;
+pub use policy::{
+    Balance, By, Canary, FIELD_TOKEN_MAX_BYTES, FieldToken, FieldTokenError, IdleSeconds, IdleSecondsError, Percent,
+    PercentError, Policy, Pool, Sign, UpstreamProtocol,
+};
 pub use table::{Body, Certificate, Endpoint, Environment, Invalid, Object, ObjectId, Route, State, Table};

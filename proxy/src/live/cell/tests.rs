@@ -4,7 +4,7 @@ use super::*;
 
 fn offer(version: u64, names: &[&str]) -> Offer {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let endpoint = |name: &&str| Endpoint { instance: InstanceId::new(*name), address };
+    let endpoint = |name: &&str| Endpoint::new(InstanceId::new(*name), address);
     let environment = Environment {
         id: EnvironmentId::new("e"),
         app: "a".parse().expect("a label"),
