@@ -281,6 +281,7 @@ fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
+        sticky_secret: None,
         limits: Limits {
             connections: config.connections.unwrap_or(limits.connections),
             connections_per_client: config.connections_per_client,

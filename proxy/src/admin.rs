@@ -102,6 +102,7 @@ fn answer(head: &Head, edge: &Edge, table: &RefCell<Table>) -> (u16, String) {
 fn connections(edge: &Edge) -> Value {
     let mut shown = edge.budget.shown();
     shown["workers"] = edge.balance.shown();
+    shown["retries"] = edge.signals.tally.shown();
     shown
 }
 

@@ -1,5 +1,6 @@
 //! What is to become of a request: pure, from its head, its connection and the table.
 
+pub(crate) mod fields;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod refuse;

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
 use crate::config::{Http2, Network};
+use crate::decide::fields::Fields;
 use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
 use crate::decide::refuse::Reason;
@@ -35,6 +36,7 @@ use crate::edge::Edge;
 use crate::exchange::Exchange;
 use crate::lane::answer::{After, Answer, answer};
 use crate::lane::pingora::Lane;
+use crate::live::cell::Cell;
 use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport, Wire};
 use gate::Gate;
@@ -129,7 +131,12 @@ async fn request(
 ) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    match prepare(edge, head, offered, &mut exchange, conn.departed(head.bytes)).await {
+    let fields = Fields::Lines(conn.ahead().get(..head.bytes).unwrap_or_default());
+    let prepared = match route(edge, head, offered, fields, &mut exchange) {
+        Ok(cell) => prepare(edge, &cell, &mut exchange, conn.departed(head.bytes)).await,
+        Err(reason) => Err(NotAdmitted::Refused(reason)),
+    };
+    match prepared {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
         Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
@@ -139,14 +146,14 @@ async fn request(
     }
 }
 
-/// Decides what becomes of a request, and gets it an endpoint; `left` resolves when its client is gone.
-async fn prepare(
+/// Decides what becomes of a request, and notes what of its fields matters for its endpoint.
+fn route(
     edge: &Edge,
     head: &Head,
     offered: Option<&Offered>,
+    fields: Fields<'_>,
     exchange: &mut Exchange,
-    left: impl Future<Output = ()> + Send,
-) -> Result<(), NotAdmitted> {
+) -> Result<Arc<Cell>, Reason> {
     let decision = {
         let instead = |host: &str| offered?.instead(host);
         let proof =
@@ -154,13 +161,24 @@ async fn prepare(
         decide(head, proof.as_ref(), edge.limits.body_bytes, |host| edge.live.routes.get(host))
     };
     let cell = match decision {
-        Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+        Decision::Answer(reason) => return Err(reason),
         Decision::Route(cell) => cell,
     };
     exchange.cell = Some(Arc::clone(&cell));
+    exchange.tried.wish = cell.offer().plan.wish(exchange.facts.client, fields);
+    Ok(cell)
+}
+
+/// Gets a request an endpoint; `left` resolves when its client is gone.
+async fn prepare(
+    edge: &Edge,
+    cell: &Arc<Cell>,
+    exchange: &mut Exchange,
+    left: impl Future<Output = ()> + Send,
+) -> Result<(), NotAdmitted> {
     let connect = exchange.began + edge.limits.connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
+    let admitted = admit(edge, cell, &exchange.tried, patience, pin!(left)).await;
     if matches!(admitted, Err(NotAdmitted::Left)) {
         exchange.record.ended_by = EndedBy::Client;
         exchange.held = Some(exchange.began.elapsed());

@@ -3,10 +3,16 @@
 //! A request reads one shard and one cell: no lock, no allocation, no copy of more than a pointer. The feed is the only
 //! writer; a change costs its own size, however large the table is.
 
+pub(crate) mod balance;
 pub(crate) mod cell;
 pub(crate) mod drain;
 pub(crate) mod feed;
+pub(crate) mod health;
+pub(crate) mod judge;
+pub(crate) mod latency;
+pub(crate) mod retries;
 pub(crate) mod signals;
+pub(crate) mod sticky;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,6 +21,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 
 use cell::Cell;
+use sticky::StickyKey;
 
 use crate::front::tls::certificates::Certificates;
 
@@ -27,11 +34,13 @@ pub(crate) struct Live {
     pub(crate) routes: Hosts<Arc<Cell>>,
     /// Host → what it proves itself with.
     pub(crate) certificates: Certificates,
+    /// What cookies are signed with.
+    pub(crate) sticky: StickyKey,
 }
 
 impl Live {
-    pub(crate) fn new() -> Self {
-        Self { routes: Hosts::new(), certificates: Certificates::new() }
+    pub(crate) fn new(sticky: StickyKey) -> Self {
+        Self { routes: Hosts::new(), certificates: Certificates::new(), sticky }
     }
 }
 

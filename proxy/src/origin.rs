@@ -1,20 +1,38 @@
 //! From a chosen endpoint to the peer that Pingora connects to.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use dormouse_link::{Pool, UpstreamProtocol};
 use pingora::prelude::HttpPeer;
 
-use crate::config::Limits;
+use crate::edge::Edge;
 use crate::front::head::Kind;
 use crate::live::cell::Flight;
 
+/// Streams of one HTTP/2 connection to an instance; more open another one.
+const STREAMS_MAX: usize = 100;
+/// Bytes of an answer that such a connection, or one stream of it, may have under way unread.
+const WINDOW: u32 = 1 << 20;
+
 /// The peer of an endpoint. Its pool key has the environment and the epoch in it: a pooled connection never crosses tenants
 /// or deployments, whoever has the address by now.
-pub(crate) fn peer(flight: &Flight, kind: Kind, limits: &Limits) -> Box<HttpPeer> {
-    let endpoint = flight.endpoint();
+pub(crate) fn peer(flight: &Flight, kind: Kind, edge: &Edge) -> Box<HttpPeer> {
+    let (endpoint, limits) = (flight.endpoint(), &edge.limits);
     let mut peer = HttpPeer::new(endpoint.address, false, String::new());
+    let pool = flight.policy().map(|policy| policy.pool).unwrap_or_default();
     let mut key = DefaultHasher::new();
     (&flight.cell.id, flight.offer.epoch(), &endpoint.instance).hash(&mut key);
+    let idle = match pool.idle_seconds {
+        Some(seconds) => Duration::from_secs(u64::from(u16::from(seconds))),
+        None => limits.pooled_idle,
+    };
+    let kept = if is_kept(flight, pool) { idle } else { Duration::ZERO };
+    if idle.is_zero() {
+        // A connection that nobody else finds, even before it is closed.
+        edge.dice.roll().hash(&mut key);
+    }
     peer.group_key = key.finish();
     let options = &mut peer.options;
     let connect = limits.connect.min(limits.connect_look);
@@ -25,6 +43,28 @@ pub(crate) fn peer(flight: &Flight, kind: Kind, limits: &Limits) -> Box<HttpPeer
         Kind::Plain => limits.response_gap,
         Kind::WebSocket | Kind::EventStream | Kind::Grpc => limits.stream_idle,
     });
-    options.idle_timeout = Some(limits.pooled_idle);
+    options.idle_timeout = Some(kept);
+    if protocol(flight, kind) == UpstreamProtocol::H2c {
+        // Both bounds, or Pingora speaks HTTP/1 where no TLS says otherwise.
+        options.set_http_version(2, 2);
+        options.max_h2_streams = STREAMS_MAX;
+        options.h2_stream_window_size = Some(WINDOW);
+        options.h2_connection_window_size = Some(WINDOW);
+    }
     Box::new(peer)
+}
+
+/// What a request's instance is spoken to in. WebSocket over HTTP/2 (RFC 8441) is not known to Pingora.
+pub(crate) fn protocol(flight: &Flight, kind: Kind) -> UpstreamProtocol {
+    match kind {
+        Kind::WebSocket => UpstreamProtocol::Http1,
+        Kind::Plain | Kind::EventStream | Kind::Grpc => {
+            flight.policy().map(|policy| policy.protocol).unwrap_or_default()
+        }
+    }
+}
+
+/// Of as many requests as connections may be kept, each keeps its own; who comes beyond them does not.
+fn is_kept(flight: &Flight, pool: Pool) -> bool {
+    pool.connections.is_none_or(|most| flight.in_flight().load(Ordering::Relaxed) <= most)
 }

@@ -22,8 +22,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
 use super::listen::budget::Place;
-use super::{Visit, Worker, linger, prepare};
+use super::{Visit, Worker, linger, prepare, route};
 use crate::config::Limits;
+use crate::decide::fields::Fields;
 use crate::decide::forwarded::from_fields;
 use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
@@ -178,11 +179,17 @@ async fn stream(
     let mut exchange = Box::new(Exchange::new(edge, facts, &wire, head.as_ref().ok()));
     let prepared = match &head {
         Ok(head) => {
-            let left = async {
-                // Reset by its client, or gone with its connection.
-                let _ = session.idle().await;
-            };
-            prepare(edge, head, visit.offered.as_deref(), &mut exchange, left).await
+            let fields = Fields::Map(&session.req_header().headers);
+            match route(edge, head, visit.offered.as_deref(), fields, &mut exchange) {
+                Ok(cell) => {
+                    let left = async {
+                        // Reset by its client, or gone with its connection.
+                        let _ = session.idle().await;
+                    };
+                    prepare(edge, &cell, &mut exchange, left).await
+                }
+                Err(reason) => Err(NotAdmitted::Refused(reason)),
+            }
         }
         Err(reason) => Err(NotAdmitted::Refused(*reason)),
     };

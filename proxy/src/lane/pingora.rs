@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dormouse_link::Report;
+use dormouse_link::{Report, UpstreamProtocol};
 use http::{HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -16,7 +16,7 @@ use pingora::prelude::*;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session, http_proxy};
 use pingora::server::configuration::ServerConf;
-use pingora::{ErrorSource, ErrorType};
+use pingora::{ErrorSource, ErrorType, RetryType};
 use tokio::time::Instant;
 
 use super::answer::Answer;
@@ -87,7 +87,7 @@ impl ProxyHttp for Lane {
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        Ok(origin::peer(flight, exchange.kind, &exchange.edge.limits))
+        Ok(origin::peer(flight, exchange.kind, &exchange.edge))
     }
 
     fn fail_to_connect(
@@ -98,8 +98,8 @@ impl ProxyHttp for Lane {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(exchange) = context {
-            note_failure(exchange, error.etype());
-            error.set_retry(true);
+            let again = note_failure(exchange, error.etype());
+            error.set_retry(again == Again::Yes);
         }
         error
     }
@@ -197,6 +197,9 @@ impl ProxyHttp for Lane {
         if !response.status.is_informational() {
             exchange.wire.answered.store(true, Ordering::Relaxed);
             exchange.record.first_byte_ms = Some(exchange.elapsed_ms());
+            if let (Some(flight), Attempt::Began { this, .. }) = (&exchange.flight, exchange.attempt) {
+                flight.answered(response.status.as_u16(), || this.elapsed(), &exchange.edge);
+            }
         }
         Ok(())
     }
@@ -224,6 +227,12 @@ impl ProxyHttp for Lane {
         if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
             exchange.wire.streams.store(true, Ordering::Relaxed);
         }
+        if let Some(flight) = &exchange.flight
+            && !response.status.is_informational()
+            && let Some(cookie) = flight.cookie(&exchange.tried.wish, exchange.facts.scheme)
+        {
+            response.append_header(header::SET_COOKIE, cookie)?;
+        }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
         }
@@ -250,15 +259,12 @@ impl ProxyHttp for Lane {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        _context: &mut Context,
+        context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        // Only what a stale pooled connection swallowed unseen, and only what may be asked twice.
-        if session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated() {
-            error.retry.decide_reuse(reused);
-        } else {
-            error.set_retry(false);
-        }
+        let Some(exchange) = context else { return error };
+        let again = after_sending(exchange, &mut error, session, reused);
+        error.set_retry(again == Again::Yes);
         error
     }
 
@@ -354,9 +360,56 @@ fn looks(limits: &Limits) -> usize {
     usize::try_from(looks).map_or(LOOKS_MAX, |looks| looks.min(LOOKS_MAX))
 }
 
+/// Whether a request is tried again.
+#[derive(Clone, Copy, PartialEq)]
+enum Again {
+    Yes,
+    No,
+}
+
+/// What became of a request that an instance may have seen. Tried again is only what may be asked twice and whose body was not
+/// begun: if a stale pooled connection swallowed it, or, where there is another instance, if this one broke off before its
+/// answer. And whatever an instance refused unseen (RFC 9113 section 8.7).
+fn after_sending(exchange: &mut Exchange, error: &mut Error, session: &Session, reused: bool) -> Again {
+    use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
+    let Some(flight) = &exchange.flight else { return Again::No };
+    if *error.esource() != ErrorSource::Upstream || exchange.record.first_byte_ms.is_some() {
+        return Again::No;
+    }
+    let refused_unseen = matches!(error.retry, RetryType::Decided(true)) && *error.etype() == H2Error;
+    let stale = reused && matches!(error.retry, RetryType::ReusedOnly);
+    if !stale && !refused_unseen {
+        flight.failed(&exchange.edge);
+    }
+    let repeatable = session.req_header().method.is_idempotent() && exchange.body_bytes == 0;
+    if !repeatable && !(refused_unseen && !session.as_ref().retry_buffer_truncated()) {
+        return Again::No;
+    }
+    let broken_off = matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error);
+    let same_again = stale || refused_unseen;
+    if !same_again && broken_off {
+        exchange.tried.note(flight);
+    }
+    if same_again || (broken_off && exchange.tried.leaves(flight)) { spend(exchange) } else { Again::No }
+}
+
+/// Takes one retry of the environment's, if this request may have another.
+fn spend(exchange: &Exchange) -> Again {
+    let Exchange { edge, cell: Some(cell), .. } = exchange else { return Again::No };
+    if exchange.record.retries as usize >= edge.limits.retries {
+        return Again::No;
+    }
+    if cell.retries.take(edge.signals.now(), &edge.limits) {
+        edge.signals.tally.retried();
+        return Again::Yes;
+    }
+    edge.signals.tally.refused();
+    Again::No
+}
+
 /// The only endpoint gets its whole time, in several tries: it may be slow to accept. Where there is another, that one is next.
-fn note_failure(exchange: &mut Exchange, how: &ErrorType) {
-    let Some(flight) = &exchange.flight else { return };
+fn note_failure(exchange: &mut Exchange, how: &ErrorType) -> Again {
+    let Some(flight) = &exchange.flight else { return Again::No };
     let lasts = match exchange.attempt {
         Attempt::Began { first, .. } => first.elapsed() < exchange.edge.limits.connect,
         Attempt::Fresh => false,
@@ -374,13 +427,16 @@ fn note_failure(exchange: &mut Exchange, how: &ErrorType) {
         epoch: flight.offer.epoch(),
         instance: instance.clone(),
     });
+    flight.failed(&exchange.edge);
+    // Without another, a newer version is waited for, which costs nobody anything.
+    if !is_only && exchange.tried.leaves(flight) { spend(exchange) } else { Again::Yes }
 }
 
 /// What went wrong, in the words of the table; nothing where there is nobody to tell.
 fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
     use ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InvalidHTTPHeader,
-        ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, HandshakeError,
+        InvalidHTTPHeader, ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
     };
     if exchange.refused.is_some() {
         return exchange.refused;
@@ -391,16 +447,22 @@ fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
         (ErrorSource::Downstream, ReadTimedout) => Reason::BodyTimeout,
         (ErrorSource::Downstream, InvalidHTTPHeader) => Reason::BadHead,
         (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => return None,
-        // A stream that its client reset; instances are not spoken to in HTTP/2.
-        (_, H2Error) => return None,
+        // A stream that its client reset.
+        (source, H2Error) if *source != ErrorSource::Upstream || !speaks_http2(exchange) => return None,
         (ErrorSource::Upstream, ReadTimedout) => Reason::ResponseTimeout,
         (
             ErrorSource::Upstream,
-            ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | SocketError | WriteTimedout,
+            ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | SocketError | WriteTimedout
+            | HandshakeError,
         ) => Reason::ConnectFailed,
         (ErrorSource::Upstream, _) => Reason::BadResponse,
         _ => Reason::Internal,
     })
+}
+
+/// Whether its instance is spoken to in HTTP/2.
+fn speaks_http2(exchange: &Exchange) -> bool {
+    exchange.flight.as_ref().is_some_and(|flight| origin::protocol(flight, exchange.kind) == UpstreamProtocol::H2c)
 }
 
 /// Nothing can be said any more once the instance's answer was begun; the connection's end says it.

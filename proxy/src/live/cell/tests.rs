@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::live::sticky::StickySecret;
 
 fn offer(version: u64, names: &[&str]) -> Offer {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -16,7 +17,7 @@ fn offer(version: u64, names: &[&str]) -> Offer {
         policy: dormouse_link::Policy::default(),
     };
     let instances = names.iter().map(|name| Arc::new(Instance::new(InstanceId::new(*name)))).collect();
-    Offer { version: Generation(version), environment: Some(environment), instances }
+    Offer::new(Generation(version), environment, instances, &StickyKey::new(&StickySecret::new([0; 32])))
 }
 
 fn choose(cell: &Arc<Cell>, signals: &Arc<Signals>, tried: &Tried) -> Choice {
