@@ -138,6 +138,10 @@ impl ProxyHttp for Lane {
             // There is nothing to wait with, or nobody who understands that it is waited for (RFC 9110 section 10.1.1).
             request.remove_header(&header::EXPECT);
         }
+        if speaks_http2(exchange) && request.remove_header(&header::EXPECT).is_some() {
+            // Interim answers over HTTP/2 do not come through Pingora; the client would wait for nothing.
+            session.write_continue_response().await?;
+        }
         if exchange.version == Version::Http2 {
             join_cookies(request)?;
         }

@@ -163,10 +163,10 @@ fn of_equally_busy_ones_the_far_slower_gets_none_until_it_is_forgotten() {
 #[test]
 fn round_robin_is_one_after_the_other_and_passes_over_who_cannot() {
     let world = World::new(by(By::RoundRobin), &[2, 2, 2]);
-    let mut picks = || world.pick(&Wish::default()).expect("an endpoint");
+    let picks = || world.pick(&Wish::default()).expect("an endpoint");
     assert_eq!([picks(), picks(), picks(), picks()], [0, 1, 2, 0]);
     let world = World { tried: vec![1], ..world };
-    let mut picks = || world.pick(&Wish::default()).expect("an endpoint");
+    let picks = || world.pick(&Wish::default()).expect("an endpoint");
     assert_eq!([picks(), picks(), picks(), picks()], [2, 0, 2, 0]);
 }
 

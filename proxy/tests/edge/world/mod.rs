@@ -2,6 +2,7 @@
 //! Everything waits for a condition with a deadline; nothing sleeps.
 
 pub(crate) mod client;
+pub(crate) mod h2c;
 pub(crate) mod http2;
 pub(crate) mod origin;
 pub(crate) mod tls;

@@ -24,7 +24,7 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         budget: Budget::new(&limits, limits.connections),
         balance: Arc::clone(balance),
         limits: Arc::new(limits),
-        live: Arc::new(Live::new(StickyKey::new(&StickySecret::new([0; 32])))),
+        live: Arc::new(Live::new(crate::live::sticky::StickyKey::new(&crate::StickySecret::new([0; 32])))),
         signals,
         access,
         dice: Dice::default(),
