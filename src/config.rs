@@ -72,6 +72,8 @@ pub struct EdgeConfig {
     pub certificate: Option<KeyPairFiles>,
     /// The secrets of session tickets that several edges share.
     pub ticket_keys: Option<PathBuf>,
+    /// What cookies are signed with that several edges know.
+    pub cookie_key: Option<PathBuf>,
     /// The certificates of the authority that every client of HTTPS needs one from.
     pub client_ca: Option<PathBuf>,
     /// Where HTTP is served.
@@ -147,6 +149,7 @@ pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         table: args.table,
         certificate,
         ticket_keys: args.ticket_keys,
+        cookie_key: args.cookie_key,
         client_ca: args.client_ca,
         http,
         https,

@@ -275,13 +275,14 @@ fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
         trust_forwarded_from: config.trust_forwarded_from.clone(),
         ..listener
     };
+    let sticky_secret = config.cookie_key.as_deref().map(files::cookie_key).transpose()?;
     let limits = Limits::default();
     Ok(ProxyConfig {
         listeners: http.into_iter().chain(https).map(with_proxies).collect(),
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
-        sticky_secret: None,
+        sticky_secret,
         limits: Limits {
             connections: config.connections.unwrap_or(limits.connections),
             connections_per_client: config.connections_per_client,

@@ -160,7 +160,8 @@ pub struct Limits {
     pub retry_percent: u32,
     /// and how many in any case each second.
     pub retries_per_second: u32,
-    /// Failures in a row, to connect or by a 502, 503 or 504, after which an instance is left out. At most half are.
+    /// Failures in a row, to connect or by a 502, 503 or 504, after which an instance is left out; more than 255 are never
+    /// counted. At most half are left out.
     pub eject_after: u32,
     /// For how long at first, doubled each time,
     pub eject: Duration,

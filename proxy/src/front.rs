@@ -165,7 +165,7 @@ fn route(
         Decision::Route(cell) => cell,
     };
     exchange.cell = Some(Arc::clone(&cell));
-    exchange.tried.wish = cell.offer().plan.wish(exchange.facts.client, fields);
+    exchange.tried.wish = cell.wish(exchange.facts.client, fields);
     Ok(cell)
 }
 

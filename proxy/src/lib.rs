@@ -55,4 +55,4 @@ pub use front::tls::{
     ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKey, TicketKeys, TicketKeysError,
 };
 pub use life::{Proxy, StartError};
-pub use live::sticky::StickySecret;
+pub use live::sticky::{StickySecret, StickySecretError};

@@ -13,8 +13,10 @@ use crate::live::cell::Flight;
 
 /// Streams of one HTTP/2 connection to an instance; more open another one.
 const STREAMS_MAX: usize = 100;
-/// Bytes of an answer that such a connection, or one stream of it, may have under way unread.
-const WINDOW: u32 = 1 << 20;
+/// Bytes of an answer that such a stream may have under way unread.
+const WINDOW: u32 = 64 << 10;
+/// The same of all streams of a connection. Were it smaller, clients that do not read would stop the others.
+const WINDOWS: u32 = STREAMS_MAX as u32 * WINDOW;
 
 /// The peer of an endpoint. Its pool key has the environment and the epoch in it: a pooled connection never crosses tenants
 /// or deployments, whoever has the address by now.
@@ -49,7 +51,7 @@ pub(crate) fn peer(flight: &Flight, kind: Kind, edge: &Edge) -> Box<HttpPeer> {
         options.set_http_version(2, 2);
         options.max_h2_streams = STREAMS_MAX;
         options.h2_stream_window_size = Some(WINDOW);
-        options.h2_connection_window_size = Some(WINDOW);
+        options.h2_connection_window_size = Some(WINDOWS);
     }
     Box::new(peer)
 }

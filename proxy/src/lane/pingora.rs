@@ -198,7 +198,8 @@ impl ProxyHttp for Lane {
         for name in dropped_from_response(&response.headers, response.status.as_u16()) {
             response.remove_header(&name);
         }
-        if !response.status.is_informational() {
+        // With a 101 the instance has answered, too: the request is never sent again.
+        if !response.status.is_informational() || response.status == 101 {
             exchange.wire.answered.store(true, Ordering::Relaxed);
             exchange.record.first_byte_ms = Some(exchange.elapsed_ms());
             if let (Some(flight), Attempt::Began { this, .. }) = (&exchange.flight, exchange.attempt) {
@@ -386,7 +387,8 @@ fn after_sending(exchange: &mut Exchange, error: &mut Error, session: &Session, 
         flight.failed(&exchange.edge);
     }
     let repeatable = session.req_header().method.is_idempotent() && exchange.body_bytes == 0;
-    if !repeatable && !(refused_unseen && !session.as_ref().retry_buffer_truncated()) {
+    let unseen = refused_unseen && !session.as_ref().retry_buffer_truncated();
+    if !(repeatable || unseen) {
         return Again::No;
     }
     let broken_off = matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error);

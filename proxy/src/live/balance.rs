@@ -387,7 +387,7 @@ fn of_client(client: IpAddr) -> u64 {
 
 /// A number below `below`, as far into it as `roll` is into all numbers.
 fn scale(roll: u64, below: u64) -> u64 {
-    (u128::from(roll) * u128::from(below) >> 64) as u64
+    ((u128::from(roll) * u128::from(below)) >> 64) as u64
 }
 
 /// The same on every edge and in every version: FNV-1a, mixed.
@@ -397,9 +397,9 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// Each bit of the number in every bit of the result (the finaliser of SplitMix64).
 fn mix(number: u64) -> u64 {
-    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ number >> 31
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// Rendezvous hashing with weights: the highest score wins, and wins as often as its weight is of all.

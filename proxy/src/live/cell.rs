@@ -5,6 +5,7 @@
 //! either counted in flight by the old cell or will read the new one. There are two counts that take turns, so that under
 //! constant traffic each is seen empty: new requests count on the other one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
@@ -18,6 +19,7 @@ use super::latency::Latency;
 use super::retries::Budget;
 use super::signals::Signals;
 use super::sticky::StickyKey;
+use crate::decide::fields::Fields;
 use crate::decide::headers::Scheme;
 use crate::decide::refuse::Reason;
 use crate::dice::Dice;
@@ -55,14 +57,11 @@ impl Offer {
 
     /// Forgets what was known of instances that were not there before: what failed was another one, or its last life.
     fn begin(&self, before: &Self) {
-        let known = |endpoint: &Endpoint| {
-            before
-                .endpoints()
-                .iter()
-                .any(|other| (&other.instance, other.address) == (&endpoint.instance, endpoint.address))
-        };
-        for (endpoint, instance) in self.endpoints().iter().zip(&self.instances) {
-            if !known(endpoint) {
+        let before = before.endpoints();
+        for (at, (endpoint, instance)) in self.endpoints().iter().zip(&self.instances).enumerate() {
+            let is_same = |other: &Endpoint| (&other.instance, other.address) == (&endpoint.instance, endpoint.address);
+            // Most stand where they stood.
+            if !before.get(at).is_some_and(is_same) && !before.iter().any(is_same) {
                 instance.health.forget();
                 instance.latency.forget();
             }
@@ -214,6 +213,11 @@ impl Cell {
     /// The version that is served now.
     pub(crate) fn offer(&self) -> Arc<Offer> {
         self.offer.load_full()
+    }
+
+    /// What of a request matters for its endpoint.
+    pub(crate) fn wish(&self, client: Option<IpAddr>, fields: Fields<'_>) -> Wish {
+        self.offer.load().plan.wish(client, fields)
     }
 
     /// Takes a newer version; only the feed calls it. Requests may choose by the old one until both

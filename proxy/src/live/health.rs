@@ -73,7 +73,10 @@ impl State {
             Self::Trial { times, until } => (2, 0, times, until),
         };
         let millis = millis.min((1 << MILLIS_BITS) - 1);
-        kind << KIND_SHIFT | failures.min(FAILURES_MAX) << FAILURES_SHIFT | times.min(TIMES_MAX) << TIMES_SHIFT | millis
+        (kind << KIND_SHIFT)
+            | (failures.min(FAILURES_MAX) << FAILURES_SHIFT)
+            | (times.min(TIMES_MAX) << TIMES_SHIFT)
+            | millis
     }
 
     fn standing(self, now: u64) -> Standing {

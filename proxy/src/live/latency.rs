@@ -24,7 +24,7 @@ impl Latency {
         let before = self.micros(now);
         let micros = micros.min(u64::from(u32::MAX));
         let new = if micros >= before { micros } else { before - (before - micros) / PART };
-        self.0.store(new << 32 | now & 0xffff_ffff, Ordering::Relaxed);
+        self.0.store((new << 32) | (now & 0xffff_ffff), Ordering::Relaxed);
     }
 
     /// Whether it takes far longer than another.

@@ -26,7 +26,7 @@ pub(crate) struct Budget {
 impl Default for Budget {
     /// With what a quiet environment has.
     fn default() -> Self {
-        Self { requests: AtomicU32::new(0), saved: AtomicU64::new(SAVED_MAX * RETRY / 10 << 32) }
+        Self { requests: AtomicU32::new(0), saved: AtomicU64::new((SAVED_MAX * RETRY / 10) << 32) }
     }
 }
 
@@ -46,7 +46,7 @@ impl Budget {
             let parts = (word >> 32) + earned(requests, passed, limits);
             let parts = parts.min(SAVED_MAX * RETRY);
             taken = parts >= RETRY;
-            Some((parts - if taken { RETRY } else { 0 }) << 32 | now & 0xffff_ffff)
+            Some(((parts - if taken { RETRY } else { 0 }) << 32) | (now & 0xffff_ffff))
         });
         taken
     }

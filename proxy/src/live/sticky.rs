@@ -52,6 +52,32 @@ impl StickySecret {
     }
 }
 
+/// A text is no [`StickySecret`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key for cookies is 64 hex digits")]
+pub struct StickySecretError;
+
+impl std::str::FromStr for StickySecret {
+    type Err = StickySecretError;
+
+    fn from_str(text: &str) -> Result<Self, StickySecretError> {
+        bytes_of_hex(text.as_bytes()).map(Self).ok_or(StickySecretError)
+    }
+}
+
+/// Exactly so many bytes.
+fn bytes_of_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        *byte = (digit(0)? << 4) | digit(1)?;
+    }
+    Some(bytes)
+}
+
 impl fmt::Debug for StickySecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("StickySecret")
@@ -84,15 +110,7 @@ impl fmt::Debug for StickyKey {
 
 impl Tag {
     fn parse(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; TAG_BYTES];
-        if text.len() != 2 * TAG_BYTES {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-            *byte = digit(0)? << 4 | digit(1)?;
-        }
-        Some(Self(bytes))
+        bytes_of_hex(text).map(Self)
     }
 }
 
@@ -163,6 +181,17 @@ mod tests {
 
     fn found(sticky: &Sticky, head: &str) -> Option<usize> {
         sticky.find(&sticky.shown(Fields::Lines(head.as_bytes()))?)
+    }
+
+    #[test]
+    fn a_secret_is_64_hex_digits_and_never_shown() {
+        let secret: StickySecret = "C0ffee01".repeat(8).parse().expect("a secret");
+        assert_eq!(secret.0[..4], [0xc0, 0xff, 0xee, 0x01]);
+        let shown = format!("{secret:?} {:?}", StickyKey::new(&secret));
+        assert!(!shown.contains("192") && !shown.to_lowercase().contains("c0ff"), "{shown}");
+        for text in ["", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
+            assert!(text.parse::<StickySecret>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use dormouse_proxy::Http2;
 use http::Method;
 
 use crate::choosing::balanced;
-use crate::world::h2c::H2cOrigin;
+use crate::world::h2c::{H2cOrigin, LARGE};
 use crate::world::origin::Origin;
 use crate::world::{World, http2, route, until};
 
@@ -90,6 +90,29 @@ async fn what_the_instance_refused_unseen_is_asked_again_whatever_the_method() {
     client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(client.response().await.status, 200);
     assert_eq!(origin.requests(), 2);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_does_not_stop_the_others() {
+    let mut world = World::with(|config| {
+        config.listeners[0].http2 = Http2::On;
+        config.workers = 1;
+    })
+    .await;
+    let origin = H2cOrigin::start("one").await;
+    world.publish([route("a.example"), balanced("a.example", 1, &[&origin.origin], POLICY)]).await;
+    let mut deaf = Vec::new();
+    for _ in 0..3 {
+        let mut client = http2::Client::connect(world.http()).await;
+        let mut place = client.ready().await.expect("a place");
+        let (answer, _) =
+            place.send_request(http2::request(Method::GET, "a.example", "/large"), true).expect("a request");
+        deaf.push((answer.await.expect("an answer"), client));
+    }
+    let mut other = http2::Client::connect(world.http()).await;
+    let answer = other.get("a.example", "/large").await.expect("an answer");
+    assert_eq!((answer.body.len(), origin.connections()), (LARGE, 1));
     world.stop().await;
 }
 

@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 
 use super::origin::Origin;
 
+/// What `/large` answers: more than fits into windows.
+pub(crate) const LARGE: usize = 8 << 20;
+
 pub(crate) struct H2cOrigin {
     /// What stands in a table for it.
     pub(crate) origin: Origin,
@@ -96,7 +99,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             }
         }
     }
-    let mut body = Vec::new();
+    let mut body = if head.uri.path() == "/large" { vec![7; LARGE] } else { Vec::new() };
     while let Some(Ok(part)) = stream.data().await {
         body.extend_from_slice(&part);
         let _ = stream.flow_control().release_capacity(part.len());
