@@ -44,6 +44,11 @@ async fn what_clients_send_in_any_protocol_reaches_the_instance() {
             assert_eq!(answer.field(name).as_deref(), Some(value), "{head}");
         }
     }
+    let fields = "Host: a.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n";
+    client.send(format!("POST /waits HTTP/1.1\r\n{fields}\r\n")).await;
+    assert!(client.head().await.expect("a head").starts_with("HTTP/1.1 100 "));
+    client.send("hello").await;
+    assert_eq!(client.response().await.text(), "hello");
     let mut client = http2::Client::connect(world.http()).await;
     let large = vec![7; 300_000];
     let answer = client.send(http2::request(Method::PUT, "a.example", "/x"), &large).await.expect("an answer");
