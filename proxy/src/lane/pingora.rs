@@ -473,7 +473,8 @@ fn speaks_http2(exchange: &Exchange) -> bool {
 
 /// Nothing can be said any more once the instance's answer was begun; the connection's end says it.
 async fn write_refusal(session: &mut Session, reason: Reason, exchange: &Exchange) -> u16 {
-    if session.response_written().is_some_and(|response| !response.status.is_informational()) {
+    let is_begun = |response: &ResponseHeader| !response.status.is_informational() || response.status == 101;
+    if session.response_written().is_some_and(is_begun) {
         // To HTTP/1.0 an orderly end would be the body's.
         exchange.wire.cut.store(exchange.version == Version::Http10, Ordering::Relaxed);
         return 0;

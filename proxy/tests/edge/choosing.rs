@@ -8,7 +8,7 @@ use dormouse_proxy::Http2;
 
 use crate::world::client::{Client, Response};
 use crate::world::origin::Origin;
-use crate::world::{World, http2, ready, route, until};
+use crate::world::{World, http2, ready, route, soon, until};
 
 /// An environment with a policy.
 pub(crate) fn balanced(id: &str, epoch: u64, origins: &[&Origin], policy: &str) -> Body {
@@ -170,6 +170,24 @@ async fn an_endpoint_that_refuses_is_left_out_and_nobody_notices() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_does_not_accept_is_given_up_for_another() {
+    let mut world = World::with(|config| {
+        strict(config);
+        config.limits.connect_look = Duration::from_millis(200);
+    })
+    .await;
+    let (deaf, up) = (Origin::deaf("deaf").await, Origin::start("up").await);
+    world.serve("a.example", &[&deaf, &up]).await;
+    for _ in 0..20 {
+        let mut client = world.client().await;
+        client.send("POST /echo HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello").await;
+        assert_eq!(client.response().await.text(), "hello");
+    }
+    assert_eq!(up.requests().len(), 20);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_instance_that_answers_by_failures_is_left_out_but_never_all_are() {
     let (mut world, (one, two, _)) = (World::with(strict).await, origins().await);
     world.serve("a.example", &[&one, &two]).await;
@@ -311,7 +329,7 @@ async fn an_upgraded_connection_that_breaks_is_not_begun_again_elsewhere() {
     assert_eq!(socket.response().await.status, 101);
     one.go();
     two.go();
-    assert!(socket.take(1).await.is_none(), "it ends");
+    assert!(soon("its end", socket.take(1)).await.is_none());
     assert_eq!(one.requests().len() + two.requests().len(), 1);
     world.stop().await;
 }
