@@ -16,9 +16,10 @@ use pingora::prelude::*;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session, http_proxy};
 use pingora::server::configuration::ServerConf;
-use pingora::{ErrorSource, ErrorType, RetryType};
+use pingora::{ErrorSource, ErrorType};
 use tokio::time::Instant;
 
+use super::again::{Again, after_sending, spend};
 use super::answer::Answer;
 use crate::access::EndedBy;
 use crate::config::Limits;
@@ -363,54 +364,6 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
 fn looks(limits: &Limits) -> usize {
     let looks = limits.connect.as_nanos().div_ceil(limits.connect_look.as_nanos().max(1));
     usize::try_from(looks).map_or(LOOKS_MAX, |looks| looks.min(LOOKS_MAX))
-}
-
-/// Whether a request is tried again.
-#[derive(Clone, Copy, PartialEq)]
-enum Again {
-    Yes,
-    No,
-}
-
-/// What became of a request that an instance may have seen. Tried again is only what may be asked twice and whose body was not
-/// begun: if a stale pooled connection swallowed it, or, where there is another instance, if this one broke off before its
-/// answer. And whatever an instance refused unseen (RFC 9113 section 8.7).
-fn after_sending(exchange: &mut Exchange, error: &mut Error, session: &Session, reused: bool) -> Again {
-    use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
-    let Some(flight) = &exchange.flight else { return Again::No };
-    if *error.esource() != ErrorSource::Upstream || exchange.record.first_byte_ms.is_some() {
-        return Again::No;
-    }
-    let refused_unseen = matches!(error.retry, RetryType::Decided(true)) && *error.etype() == H2Error;
-    let stale = reused && matches!(error.retry, RetryType::ReusedOnly);
-    if !stale && !refused_unseen {
-        flight.failed(&exchange.edge);
-    }
-    let repeatable = session.req_header().method.is_idempotent() && exchange.body_bytes == 0;
-    let unseen = refused_unseen && !session.as_ref().retry_buffer_truncated();
-    if !(repeatable || unseen) {
-        return Again::No;
-    }
-    let broken_off = matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error);
-    let same_again = stale || refused_unseen;
-    if !same_again && broken_off {
-        exchange.tried.note(flight);
-    }
-    if same_again || (broken_off && exchange.tried.leaves(flight)) { spend(exchange) } else { Again::No }
-}
-
-/// Takes one retry of the environment's, if this request may have another.
-fn spend(exchange: &Exchange) -> Again {
-    let Exchange { edge, cell: Some(cell), .. } = exchange else { return Again::No };
-    if exchange.record.retries as usize >= edge.limits.retries {
-        return Again::No;
-    }
-    if cell.retries.take(edge.signals.now(), &edge.limits) {
-        edge.signals.tally.retried();
-        return Again::Yes;
-    }
-    edge.signals.tally.refused();
-    Again::No
 }
 
 /// The only endpoint gets its whole time, in several tries: it may be slow to accept. Where there is another, that one is next.

@@ -7,20 +7,22 @@
 //! Of a set at most half is left out ([`super::health`]), whatever the instances' words say: those that come back last. A
 //! canary may be left out whole, for there are the others.
 
+mod set;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use dormouse_link::{By, Canary, Endpoint, Environment, FieldToken, Sign};
 
+pub(crate) use set::Ask;
+use set::{Fits, Set};
+
 use super::cell::Instance;
 use super::health::Standing;
-use super::signals::Signals;
 use super::sticky::{Sticky, StickyKey, Tag};
 use crate::config::masked_v6;
 use crate::decide::fields::Fields;
 use crate::decide::headers::Scheme;
-use crate::dice::Dice;
 
 /// The bits of an IPv6 address that are one client's: the rest changes with each of its devices, and daily.
 const V6_CLIENT_BITS: u8 = 64;
@@ -52,21 +54,6 @@ enum Rule {
     Sticky(Sticky),
 }
 
-/// Endpoints that are chosen among, by their places in the offer.
-#[derive(Debug)]
-struct Set {
-    /// With a weight.
-    members: Box<[usize]>,
-    weights: Box<[u64]>,
-    /// The sums of the weights up to each.
-    ends: Box<[u64]>,
-    /// Without.
-    spare: Box<[usize]>,
-    /// How many may be left out at a time.
-    out_max: usize,
-    turn: AtomicU32,
-}
-
 /// What a request shows that matters for its endpoint.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wish {
@@ -76,24 +63,6 @@ pub(crate) struct Wish {
     shown: Option<Tag>,
     /// It asks for the canary.
     canary: bool,
-}
-
-/// What there is to pick by.
-pub(crate) struct Ask<'a> {
-    pub(crate) instances: &'a [Arc<Instance>],
-    pub(crate) wish: &'a Wish,
-    /// Whether the endpoint at that place could not be connected to.
-    pub(crate) tried: &'a dyn Fn(usize) -> bool,
-    pub(crate) dice: &'a Dice,
-    pub(crate) signals: &'a Signals,
-}
-
-/// Whether an endpoint can be picked.
-enum Fits {
-    Yes,
-    /// It has to be picked: the one place of a trial was taken.
-    OnTrial,
-    No,
 }
 
 impl Plan {
@@ -226,148 +195,6 @@ impl Spread {
     }
 }
 
-impl Set {
-    fn new(endpoints: &[Endpoint], all: Vec<usize>, out_max: usize) -> Self {
-        let weight = |at: &usize| u64::from(endpoints[*at].weight);
-        let (spare, members): (Vec<_>, Vec<_>) = all.into_iter().partition(|at| weight(at) == 0);
-        // Where none has a weight, all are alike.
-        let (spare, members, least) = if members.is_empty() { (members, spare, 1) } else { (spare, members, 0) };
-        let weights: Box<[u64]> = members.iter().map(|at| weight(at).max(least)).collect();
-        let mut sum = 0;
-        let ends = weights.iter().map(|weight| {
-            sum += weight;
-            sum
-        });
-        Self {
-            ends: ends.collect(),
-            members: members.into(),
-            weights,
-            spare: spare.into(),
-            out_max,
-            turn: AtomicU32::new(0),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = usize> + use<'_> {
-        self.members.iter().chain(&self.spare).copied()
-    }
-
-    fn total(&self) -> u64 {
-        self.ends.last().copied().unwrap_or(0)
-    }
-
-    /// The member whose part of the whole has that number in it.
-    fn at(&self, number: u64) -> usize {
-        self.ends.partition_point(|&end| end <= number).min(self.members.len().saturating_sub(1))
-    }
-
-    /// Of two different ones, drawn by their weights.
-    fn less_busy_of_two(&self, ask: &Ask<'_>) -> Option<usize> {
-        let total = self.total();
-        let first = self.at(scale(ask.dice.roll(), total));
-        let drawn = self.members.get(first).copied()?;
-        let rest = total - self.weights[first];
-        if rest == 0 {
-            return (!matches!(ask.fits(self, drawn), Fits::No)).then_some(drawn);
-        }
-        let number = scale(ask.dice.roll(), rest);
-        let begin = self.ends[first] - self.weights[first];
-        let second = self.at(if number < begin { number } else { number + self.weights[first] });
-        let mut best: Option<usize> = None;
-        for place in [first, second] {
-            match ask.fits(self, self.members[place]) {
-                Fits::OnTrial => return Some(self.members[place]),
-                Fits::Yes => {
-                    let better = best.is_none_or(|best| ask.is_better(self, place, best));
-                    best = if better { Some(place) } else { best };
-                }
-                Fits::No => {}
-            }
-        }
-        best.map(|place| self.members[place])
-    }
-
-    /// Whose turn it is: one after the other, or as near to the weights as can be.
-    fn next(&self, ask: &Ask<'_>) -> Option<usize> {
-        let (count, total) = (self.members.len(), self.total());
-        let even = total == self.weights.first().copied().unwrap_or(0) * count as u64;
-        (0..count).find_map(|_| {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let place =
-                if even { turn as usize % count } else { self.at(scale(u64::from(turn).wrapping_mul(GOLDEN), total)) };
-            Some(self.members[place]).filter(|&index| !matches!(ask.fits(self, index), Fits::No))
-        })
-    }
-
-    /// The one with the highest score for the key; the scores of others do not depend on who is there.
-    fn nearest(&self, ask: &Ask<'_>, seeds: &[u64], key: u64) -> Option<usize> {
-        let score = |place: usize| score(seeds[self.members[place]], key, self.weights[place]);
-        let mut below = f64::INFINITY;
-        for _ in 0..self.members.len() {
-            let scores = (0..self.members.len()).map(|place| (place, score(place)));
-            let (place, best) = scores.filter(|(_, score)| *score < below).max_by(|a, b| a.1.total_cmp(&b.1))?;
-            if !matches!(ask.fits(self, self.members[place]), Fits::No) {
-                return Some(self.members[place]);
-            }
-            below = best;
-        }
-        None
-    }
-}
-
-impl Ask<'_> {
-    fn fits(&self, set: &Set, index: usize) -> Fits {
-        if (self.tried)(index) {
-            return Fits::No;
-        }
-        let health = &self.instances[index].health;
-        if health.is_fit() {
-            return Fits::Yes;
-        }
-        let now = self.signals.now();
-        match health.standing(now) {
-            Standing::Fit => Fits::Yes,
-            Standing::Due if health.try_out(now) => Fits::OnTrial,
-            Standing::Due => Fits::No,
-            Standing::Out(until) => {
-                let later = |at: &usize| match self.instances[*at].health.standing(now) {
-                    Standing::Out(other) => (other, *at) > (until, index),
-                    Standing::Fit | Standing::Due => false,
-                };
-                if set.all().filter(later).count() < set.out_max { Fits::No } else { Fits::Yes }
-            }
-        }
-    }
-
-    fn busy(&self, index: usize) -> u64 {
-        u64::from(self.instances[index].in_flight.load(Ordering::Relaxed))
-    }
-
-    /// Whether a member has less to do than another for its weight; or as much, and the other is far slower.
-    fn is_better(&self, set: &Set, one: usize, other: usize) -> bool {
-        let (index, other_index) = (set.members[one], set.members[other]);
-        let (load, other_load) = (self.busy(index) * set.weights[other], self.busy(other_index) * set.weights[one]);
-        let slower = || {
-            let (latency, other) = (&self.instances[index].latency, &self.instances[other_index].latency);
-            other.is_slower(latency, || self.signals.now())
-        };
-        load < other_load || (load == other_load && slower())
-    }
-
-    /// Of those that fit, one that has least to do.
-    fn least_busy(&self, set: &Set, places: &[usize]) -> Option<usize> {
-        let mut best: Option<usize> = None;
-        for &index in places {
-            match self.fits(set, index) {
-                Fits::OnTrial => return Some(index),
-                Fits::Yes if best.is_none_or(|best| self.busy(index) < self.busy(best)) => best = Some(index),
-                Fits::Yes | Fits::No => {}
-            }
-        }
-        best
-    }
-}
-
 fn asks_for(canary: &Canary, fields: Fields<'_>) -> bool {
     let is = |sign: &Sign, value: &[u8]| sign.value.as_ref().is_none_or(|wanted| wanted.as_bytes() == value);
     let header = canary.header.as_ref().is_some_and(|sign| fields.all(sign.name.as_str()).any(|value| is(sign, value)));
@@ -385,11 +212,6 @@ fn of_client(client: IpAddr) -> u64 {
     }
 }
 
-/// A number below `below`, as far into it as `roll` is into all numbers.
-fn scale(roll: u64, below: u64) -> u64 {
-    ((u128::from(roll) * u128::from(below)) >> 64) as u64
-}
-
 /// The same on every edge and in every version: FNV-1a, mixed.
 fn hash(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
@@ -400,12 +222,6 @@ fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
-}
-
-/// Rendezvous hashing with weights: the highest score wins, and wins as often as its weight is of all.
-fn score(seed: u64, key: u64, weight: u64) -> f64 {
-    let part = ((mix(seed ^ key) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    weight as f64 / -part.ln()
 }
 
 #[cfg(test)]

@@ -4,8 +4,12 @@ use std::time::Duration;
 use dormouse_link::{Balance, EnvironmentId, Epoch, InstanceId, Label, Percent, Policy, State};
 use proptest::prelude::*;
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::config::Limits;
+use crate::dice::Dice;
+use crate::live::signals::Signals;
 use crate::live::sticky::StickySecret;
 
 /// So many picks that a share is met to a hundredth or two.
