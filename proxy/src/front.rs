@@ -4,7 +4,7 @@ pub(crate) mod conn;
 pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
-mod http2;
+pub(crate) mod http2;
 pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod pace;
@@ -12,11 +12,12 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -25,23 +26,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
-use crate::config::{Http2, Network};
+use crate::config::{Http2, Limits, Network};
 use crate::decide::fields::Fields;
 use crate::decide::forwarded::believed;
-use crate::decide::headers::Facts;
+use crate::decide::headers::{Facts, for_instance};
 use crate::decide::refuse::Reason;
-use crate::decide::{Decision, Proof, decide};
+use crate::decide::{Decision, Outcome, Proof, Request, decide};
 use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
 use crate::lane::answer::{After, Answer, answer};
 use crate::lane::pingora::Lane;
-use crate::live::cell::Cell;
 use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
-use tls::Offered;
+use tls::{Agreed, Offered};
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -53,8 +53,12 @@ pub(crate) struct Worker {
 #[derive(Clone)]
 pub(crate) struct Visit {
     pub(crate) facts: Facts,
+    /// Of its listener.
+    pub(crate) limits: Arc<Limits>,
     /// By whose name, and with which certificate, a TLS client was answered, if it named somebody.
     pub(crate) offered: Option<Arc<Offered>>,
+    /// Over TLS: how it is spoken.
+    pub(crate) agreed: Option<Agreed>,
     /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
     pub(crate) trusted: Option<Arc<[Network]>>,
     /// Whether it may begin with HTTP/2 by its client's own knowledge: with its very first bytes only.
@@ -68,27 +72,27 @@ pub(crate) struct Visit {
 /// Between requests it holds as little as can be: what is done beside waiting for the next head is boxed, for as long as it
 /// takes, and is no part of what each idle connection has.
 pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: Visit) {
-    let limits = &worker.edge.limits;
+    let limits = Arc::clone(&visit.limits);
     let agreed = transport.agreed_on_http2();
-    let mut conn = Box::new(Conn::new(transport, limits));
+    let mut conn = Box::new(Conn::new(transport, &limits));
     if agreed {
         return Box::pin(http2::serve(worker, conn, visit)).await;
     }
     let (facts, mut idle, mut before) = (visit.facts, visit.silent, Before::Nothing);
     loop {
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
-        let next = match gate::next(&mut conn, limits, idle, over).await {
+        let next = match gate::next(&mut conn, &limits, idle, over).await {
             Gate::Over => return,
             Gate::Preface if visit.http2 == Http2::On => {
                 return Box::pin(http2::serve(worker, conn, visit)).await;
             }
-            Gate::Preface => Box::pin(refuse_bytes(worker, conn, facts, Reason::BadHead)).await,
-            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, facts, reason)).await,
+            Gate::Preface => Box::pin(refuse_bytes(worker, conn, (facts, &limits), Reason::BadHead)).await,
+            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, (facts, &limits), reason)).await,
             Gate::Head(head) => {
                 let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
                     believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
                 });
-                Box::pin(request(worker, conn, &head, (facts, visit.offered.as_deref()))).await
+                Box::pin(request(worker, conn, &head, (facts, &visit))).await
             }
         };
         conn = match next {
@@ -102,9 +106,14 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: 
 }
 
 /// Refuses a connection before anything was read of it that could be a request.
-pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
-    let conn = Box::new(Conn::new(transport, &worker.edge.limits));
-    if let Next::Close(conn) = refuse_bytes(worker, conn, facts, reason).await {
+pub(crate) async fn turn_away(
+    worker: &Worker,
+    transport: Transport,
+    (facts, limits): (Facts, &Arc<Limits>),
+    reason: Reason,
+) {
+    let conn = Box::new(Conn::new(transport, limits));
+    if let Next::Close(conn) = refuse_bytes(worker, conn, (facts, limits), reason).await {
         linger(conn.into_transport(), worker).await;
     }
 }
@@ -117,26 +126,24 @@ enum Next {
 }
 
 /// Answers what is no request.
-async fn refuse_bytes(worker: &Worker, mut conn: Box<Conn>, facts: Facts, reason: Reason) -> Next {
-    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+async fn refuse_bytes(
+    worker: &Worker,
+    mut conn: Box<Conn>,
+    (facts, limits): (Facts, &Arc<Limits>),
+    reason: Reason,
+) -> Next {
+    let mut exchange = Exchange::new(&worker.edge, limits, facts, conn.wire(), None);
     refuse(&mut conn, None, &mut exchange, reason).await;
     Next::Close(conn)
 }
 
-async fn request(
-    worker: &Worker,
-    mut conn: Box<Conn>,
-    head: &Head,
-    (facts, offered): (Facts, Option<&Offered>),
-) -> Next {
+async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visit): (Facts, &Visit)) -> Next {
     let edge = &worker.edge;
-    let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
+    let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, conn.wire(), Some(head)));
+    exchange.came_by(visit, Some(head));
     let fields = Fields::Lines(conn.ahead().get(..head.bytes).unwrap_or_default());
-    let prepared = match route(edge, head, offered, fields, &mut exchange) {
-        Ok(cell) => prepare(edge, &cell, &mut exchange, conn.departed(head.bytes)).await,
-        Err(reason) => Err(NotAdmitted::Refused(reason)),
-    };
-    match prepared {
+    let decision = decided(edge, head, visit.offered.as_deref(), fields, &mut exchange);
+    match prepare(edge, decision, &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
         Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
@@ -147,38 +154,56 @@ async fn request(
 }
 
 /// Decides what becomes of a request, and notes what of its fields matters for its endpoint.
-fn route(
+fn decided(
     edge: &Edge,
     head: &Head,
     offered: Option<&Offered>,
     fields: Fields<'_>,
     exchange: &mut Exchange,
-) -> Result<Arc<Cell>, Reason> {
-    let decision = {
-        let instead = |host: &str| offered?.instead(host);
-        let proof =
-            offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
-        decide(head, proof.as_ref(), edge.limits.body_bytes, |host| edge.live.routes.get(host))
+) -> Decision {
+    let instead = |host: &str| offered?.instead(host);
+    let proof =
+        offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
+    let request = Request {
+        head,
+        facts: &exchange.facts,
+        proof: proof.as_ref(),
+        body_max: exchange.limits.body_bytes,
+        field: &|name| fields.found(name),
     };
-    let cell = match decision {
-        Decision::Answer(reason) => return Err(reason),
-        Decision::Route(cell) => cell,
-    };
-    exchange.cell = Some(Arc::clone(&cell));
-    exchange.tried.wish = cell.wish(exchange.facts.client, fields);
-    Ok(cell)
+    let decision = decide(&request, &edge.live.sites);
+    if let Outcome::Route(cell, _) = &decision.outcome {
+        exchange.tried.wish = cell.wish(exchange.facts.client, fields);
+    }
+    decision
 }
 
-/// Gets a request an endpoint; `left` resolves when its client is gone.
+/// Gets a request an endpoint, if it was decided to need one; `left` resolves when its client is gone.
 async fn prepare(
     edge: &Edge,
-    cell: &Arc<Cell>,
+    decision: Decision,
     exchange: &mut Exchange,
     left: impl Future<Output = ()> + Send,
 ) -> Result<(), NotAdmitted> {
+    exchange.hsts = decision.hsts;
+    let cell = match decision.outcome {
+        Outcome::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+        Outcome::Redirect(reason, location) => {
+            exchange.location = Some(location);
+            return Err(NotAdmitted::Refused(reason));
+        }
+        Outcome::Route(cell, rewritten) => {
+            exchange.rewritten = rewritten;
+            cell
+        }
+    };
+    exchange.cell = Some(Arc::clone(&cell));
+    if edge.overload.refuses(&cell) {
+        return Err(NotAdmitted::Refused(Reason::Overloaded));
+    }
     let connect = exchange.began + edge.limits.connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    let admitted = admit(edge, cell, &exchange.tried, patience, pin!(left)).await;
+    let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
     if matches!(admitted, Err(NotAdmitted::Left)) {
         exchange.record.ended_by = EndedBy::Client;
         exchange.held = Some(exchange.began.elapsed());
@@ -195,8 +220,12 @@ async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, r
 
 /// Lends the connection to the lane for one message.
 async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<Exchange>) -> Next {
-    let limits = &worker.edge.limits;
-    conn.admit(head.bytes, head.framing);
+    let edge = &worker.edge;
+    let limits = Arc::clone(&exchange.limits);
+    let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
+    let rewritten = exchange.rewritten.as_deref();
+    let instead = for_instance(bytes, head, rewritten, &exchange.part, &exchange.facts, &exchange.record.request_id);
+    conn.admit(head, instead);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);
     let body_gap = if head.kind == Kind::WebSocket { limits.stream_idle } else { limits.body_gap };
@@ -208,18 +237,14 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
     session.set_ignore_info_resp(head.version == Version::Http10);
     session.set_connection_user_context(Some(exchange));
-    // Cancel-safe where it is cancelled: whatever an upgraded connection carries ends with it.
-    let carried = tokio::select! {
-        carried = worker.lane.process_new_http(session, &worker.edge.stopping) => carried,
-        () = upgraded_ends(&worker.edge, &wire, head.kind) => None,
-    };
-    match carried {
+    let carried = worker.lane.process_new_http(session, &worker.edge.stopping);
+    match until_closed(edge, &wire, carried).await.flatten() {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
             Ok(conn) if conn.is_between_messages() => Next::Keep(conn),
             Ok(conn) => Next::Close(conn),
             Err(_) => Next::Gone,
         },
-        None if wire.cut.load(Ordering::Relaxed) => {
+        None if wire.is_for_reset() => {
             wire.reset();
             Next::Gone
         }
@@ -230,15 +255,31 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     }
 }
 
-/// Resolves when it is the connection's turn to be closed, if it is an upgraded one.
-async fn upgraded_ends(edge: &Edge, wire: &Wire, kind: Kind) {
-    if kind == Kind::WebSocket {
-        drain::upgraded(&edge.phase, &edge.dice).await;
-        if wire.upgraded.load(Ordering::Relaxed) {
-            return;
+/// Carries a request to its end, or until it is its connection's turn to be closed, where it became what may last for ever.
+///
+/// That is known by the answer's head, which only `carried` gets to see; so it is looked at after each of its steps, and other
+/// requests pay nothing for it. Cancelled there, whatever the connection carries ends with it.
+async fn until_closed<T>(edge: &Edge, wire: &Wire, carried: impl Future<Output = T>) -> Option<T> {
+    let (mut carried, mut turn) = (pin!(carried), None::<Pin<Box<dyn Future<Output = ()> + '_>>>);
+    poll_fn(|context| {
+        if let Poll::Ready(carried) = carried.as_mut().poll(context) {
+            return Poll::Ready(Some(carried));
         }
-    }
-    std::future::pending().await
+        if turn.is_none() {
+            turn = if wire.upgraded.load(Ordering::Relaxed) {
+                Some(Box::pin(drain::upgraded(&edge.phase, &edge.dice)))
+            } else if wire.streams.load(Ordering::Relaxed) {
+                Some(Box::pin(drain::streams(&edge.phase, &edge.dice)))
+            } else {
+                None
+            };
+        }
+        match &mut turn {
+            Some(turn) => turn.as_mut().poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.

@@ -4,3 +4,5 @@ mod again;
 pub(crate) mod answer;
 pub(crate) mod pages;
 pub(crate) mod pingora;
+mod stream;
+mod trace;

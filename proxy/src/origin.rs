@@ -8,7 +8,7 @@ use dormouse_link::{Pool, UpstreamProtocol};
 use pingora::prelude::HttpPeer;
 
 use crate::edge::Edge;
-use crate::front::head::Kind;
+use crate::front::head::{Kind, Version};
 use crate::live::cell::Flight;
 
 /// Streams of one HTTP/2 connection to an instance; more open another one.
@@ -19,13 +19,15 @@ const WINDOW: u32 = 64 << 10;
 const WINDOWS: u32 = STREAMS_MAX as u32 * WINDOW;
 
 /// The peer of an endpoint. Its pool key has the environment and the epoch in it: a pooled connection never crosses tenants
-/// or deployments, whoever has the address by now.
-pub(crate) fn peer(flight: &Flight, kind: Kind, edge: &Edge) -> Box<HttpPeer> {
-    let (endpoint, limits) = (flight.endpoint(), &edge.limits);
+/// or deployments, whoever has the address by now; and one that gives little at a time serves HTTP/2 clients only.
+pub(crate) fn peer(flight: &Flight, (kind, version): (Kind, Version), edge: &Edge) -> Box<HttpPeer> {
+    let (endpoint, limits, protocol) = (flight.endpoint(), &edge.limits, protocol(flight, kind));
     let mut peer = HttpPeer::new(endpoint.address, false, String::new());
     let pool = flight.policy().map(|policy| policy.pool).unwrap_or_default();
     let mut key = DefaultHasher::new();
-    (&flight.cell.id, flight.offer.epoch(), &endpoint.instance).hash(&mut key);
+    // Streams of an instance's HTTP/2 connection have windows of their own.
+    let is_narrow = version == Version::Http2 && protocol == UpstreamProtocol::Http1;
+    (&flight.cell.id, flight.offer.epoch(), &endpoint.instance, is_narrow).hash(&mut key);
     let idle = match pool.idle_seconds {
         Some(seconds) => Duration::from_secs(u64::from(u16::from(seconds))),
         None => limits.pooled_idle,
@@ -46,7 +48,10 @@ pub(crate) fn peer(flight: &Flight, kind: Kind, edge: &Edge) -> Box<HttpPeer> {
         Kind::WebSocket | Kind::EventStream | Kind::Grpc => limits.stream_idle,
     });
     options.idle_timeout = Some(kept);
-    if protocol(flight, kind) == UpstreamProtocol::H2c {
+    // The lane has up to ten reads of an answer under way for a client that does not take it. A client of HTTP/1 has one
+    // such answer at a time, one of HTTP/2 as many as it has streams.
+    options.tcp_recv_buf = is_narrow.then_some(limits.stream_read);
+    if protocol == UpstreamProtocol::H2c {
         // Both bounds, or Pingora speaks HTTP/1 where no TLS says otherwise.
         options.set_http_version(2, 2);
         options.max_h2_streams = STREAMS_MAX;

@@ -17,6 +17,7 @@ use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::live::cell::{Cell, Choice, Flight, Tried};
 use crate::live::signals::Signals;
+use crate::overload::Level;
 
 /// Until when a request may wait, and what it is told then.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +77,10 @@ pub(crate) async fn admit(
             }
             Choice::Exhausted => (patience.connect, Reason::ConnectFailed),
         };
+        if place.is_none() && edge.overload.is_at(Level::Held) {
+            edge.overload.shed_held();
+            return Err(NotAdmitted::Refused(Reason::SentAway));
+        }
         if place.is_none() {
             place = Some(Place::take(edge, cell, patience.bytes).ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
         }
@@ -83,6 +88,10 @@ pub(crate) async fn admit(
         tokio::select! {
             () = changed => {}
             () = sleep_until(until) => return Err(NotAdmitted::Refused(then)),
+            () = edge.overload.sends_away(&edge.dice) => {
+                edge.overload.shed_held();
+                return Err(NotAdmitted::Refused(Reason::SentAway));
+            }
             () = left.as_mut() => return Err(NotAdmitted::Left),
             () = drain::idle(&edge.phase, &edge.dice, Before::Answers) => return Err(NotAdmitted::Refused(Reason::Stopping)),
         }

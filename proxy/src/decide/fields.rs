@@ -2,6 +2,7 @@
 //!
 //! Pure. Of HTTP/1 they are the bytes that the gate let pass, of a stream what its codec made of it.
 
+use dormouse_link::Found;
 use http::HeaderMap;
 
 /// See the module.
@@ -26,6 +27,16 @@ impl<'a> Fields<'a> {
         };
         let lines = lines.into_iter().flat_map(|head| head.split(|&byte| byte == b'\n').skip(1)).filter_map(line);
         lines.chain(map.into_iter().flat_map(move |map| map.get_all(name)).map(|value| value.as_bytes()))
+    }
+
+    /// What there is of a field of that name, for a route.
+    pub(crate) fn found(self, name: &str) -> Found<'a> {
+        let mut values = self.all(name);
+        match (values.next(), values.next()) {
+            (None, _) => Found::No,
+            (Some(value), None) => Found::Once(value),
+            (Some(_), Some(_)) => Found::Often,
+        }
     }
 
     /// The value of the first cookie of that name.

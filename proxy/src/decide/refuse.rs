@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dormouse_link::RedirectStatus;
+
 /// Why a request is not served by its application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -22,10 +24,22 @@ pub(crate) enum Reason {
     /// The connection proved another identity than the request's host has.
     Misdirected,
     Reserved,
+    /// The host is known, but none of its rules is met.
+    NoRoute,
+    /// The path leads to different rules, depending on who reads it.
+    AmbiguousPath,
+    /// Not refused, but sent elsewhere; where, is the exchange's.
+    Redirect(RedirectStatus),
+    /// A redirect that leads to where the client is.
+    RedirectCircle,
     /// A navigation: its page asks again by itself.
     Waking,
     WakeTimeout,
     HoldFull,
+    /// There is too much to do for holding it.
+    SentAway,
+    /// There is too much to do, most of it for its environment.
+    Overloaded,
     /// There is no place for one more connection to an instance.
     Busy,
     Failed {
@@ -121,6 +135,26 @@ impl Reason {
                 Client,
             ),
             Self::Reserved => (404, "reserved", "Not found", "There is nothing at this address.", None, Client),
+            Self::NoRoute => (404, "no_route", "Not found", "There is nothing at this address.", None, Client),
+            Self::AmbiguousPath => (
+                400,
+                "ambiguous_path",
+                "Bad request",
+                "The path of this address can be read in more than one way.",
+                None,
+                Client,
+            ),
+            Self::Redirect(status) => {
+                (status.into(), "redirect", "Elsewhere", "This page has another address.", None, Client)
+            }
+            Self::RedirectCircle => (
+                500,
+                "redirect_circle",
+                "Redirected in a circle",
+                "This address would lead to itself.",
+                None,
+                Application,
+            ),
             Self::Waking => (
                 503,
                 "waking",
@@ -152,6 +186,23 @@ impl Reason {
                 "This server has too much to do right now. Please try again shortly.",
                 Some(LATER),
                 Operator,
+            ),
+            // That it came to these two is logged, once for all requests.
+            Self::SentAway => (
+                503,
+                "sent_away",
+                "Too busy",
+                "This server has too much to do to wait for this site to start. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::Overloaded => (
+                503,
+                "overloaded",
+                "Too busy",
+                "This server has too much to do for this site right now. Please try again shortly.",
+                Some(LATER),
+                Application,
             ),
             Self::Failed { retry_in } => (
                 503,
@@ -206,8 +257,8 @@ mod tests {
 
     #[test]
     fn every_reason_that_passes_says_when_to_come_back() {
-        use Reason::{Busy, HoldFull, NoEndpoint, Stopping, WakeTimeout, Waking};
-        for reason in [Waking, WakeTimeout, HoldFull, Busy, Stopping, NoEndpoint] {
+        use Reason::{Busy, HoldFull, NoEndpoint, Overloaded, SentAway, Stopping, WakeTimeout, Waking};
+        for reason in [Waking, WakeTimeout, HoldFull, SentAway, Overloaded, Busy, Stopping, NoEndpoint] {
             assert!(reason.refusal().retry_after.is_some(), "{reason:?}");
         }
     }

@@ -22,7 +22,7 @@ pub(super) enum Again {
 pub(super) fn after_sending(exchange: &mut Exchange, error: &mut Error, session: &Session, reused: bool) -> Again {
     use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
     let Some(flight) = &exchange.flight else { return Again::No };
-    if *error.esource() != ErrorSource::Upstream || exchange.record.first_byte_ms.is_some() {
+    if *error.esource() != ErrorSource::Upstream || exchange.first_byte.is_some() {
         return Again::No;
     }
     let refused_unseen = matches!(error.retry, RetryType::Decided(true)) && *error.etype() == H2Error;

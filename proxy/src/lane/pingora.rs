@@ -21,13 +21,14 @@ use tokio::time::Instant;
 
 use super::again::{Again, after_sending, spend};
 use super::answer::Answer;
+use super::stream;
 use crate::access::EndedBy;
 use crate::config::Limits;
-use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in_request};
+use crate::decide::headers::dropped_from_response;
 use crate::decide::refuse::Reason;
 use crate::decide::response::is_clear;
 use crate::exchange::{Attempt, Carried, Exchange, millis};
-use crate::front::head::{Form, Kind, Version};
+use crate::front::head::{Kind, Version};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
 
@@ -35,6 +36,10 @@ use crate::wake::{NotAdmitted, Patience, admit};
 const LOOKS_MAX: usize = 16;
 /// The begin of the media type of an answer that may be silent for long.
 const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// A file without certificates. Instances are spoken to without TLS; by default each worker would parse the system's authorities
+/// at its start, and end at one that cannot be parsed.
+const NO_AUTHORITIES: &str = "/dev/null";
 
 /// A worker's lane.
 pub(crate) struct Lane;
@@ -46,6 +51,7 @@ pub(crate) type Context = Option<Box<Exchange>>;
 pub(crate) fn proxy(limits: &Limits) -> Arc<HttpProxy<Lane>> {
     let conf = ServerConf {
         threads: 1,
+        ca_file: Some(NO_AUTHORITIES.to_owned()),
         upstream_keepalive_pool_size: limits.pooled,
         // The first try, the retries, one more after a wait for a newer cell, and the looks in between.
         max_retries: limits.retries + 2 + looks(limits),
@@ -78,17 +84,18 @@ impl ProxyHttp for Lane {
             *context = session.req_header().extensions.get().and_then(Carried::take);
         }
         let exchange = ours(context)?;
+        exchange.record.lane = "pingora";
         let now = Instant::now();
         let first = match exchange.attempt {
             Attempt::Fresh => now,
             Attempt::Began { first, .. } => {
-                choose_again(exchange, first).await?;
+                choose_again(session, exchange, first).await?;
                 first
             }
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        Ok(origin::peer(flight, exchange.kind, &exchange.edge))
+        Ok(origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge))
     }
 
     fn fail_to_connect(
@@ -130,29 +137,13 @@ impl ProxyHttp for Lane {
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
-        for name in dropped_from_request(&request.headers) {
-            request.remove_header(&name);
-        }
-        let has_body =
-            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers.contains_key(name));
-        if !has_body || session.req_header().version == http::Version::HTTP_10 {
-            // There is nothing to wait with, or nobody who understands that it is waited for (RFC 9110 section 10.1.1).
-            request.remove_header(&header::EXPECT);
+        // The head of HTTP/1 was written as the instance is to get it.
+        if exchange.version == Version::Http2 {
+            stream::for_instance(request, exchange)?;
         }
         if speaks_http2(exchange) && request.remove_header(&header::EXPECT).is_some() {
             // Interim answers over HTTP/2 do not come through Pingora; the client would wait for nothing.
             session.write_continue_response().await?;
-        }
-        if exchange.version == Version::Http2 {
-            join_cookies(request)?;
-        }
-        for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
-            request.insert_header(name, value)?;
-        }
-        if exchange.form == Form::Absolute {
-            request.set_raw_path(exchange.target.as_bytes())?;
-            // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
-            request.insert_header(header::HOST, exchange.record.host.as_str())?;
         }
         Ok(())
     }
@@ -168,6 +159,11 @@ impl ProxyHttp for Lane {
         if session.was_upgraded() {
             return Ok(());
         }
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            // Of the empty frame that ends a stream Pingora makes a last chunk, and of the end another one: the instance would
+            // take that for the begin of the next request.
+            *body = None;
+        }
         if exchange.version == Version::Http2 {
             // Of a stream, nobody else counts; its head is not counted.
             let count = body.as_ref().map_or(0, |body| body.len() as u64);
@@ -175,7 +171,7 @@ impl ProxyHttp for Lane {
             exchange.wire.whole.store(end, Ordering::Relaxed);
         }
         exchange.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        if exchange.body_bytes > exchange.edge.limits.body_bytes {
+        if exchange.body_bytes > exchange.limits.body_bytes {
             exchange.refuse(Reason::BodyTooLarge);
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
@@ -202,7 +198,7 @@ impl ProxyHttp for Lane {
         // With a 101 the instance has answered, too: the request is never sent again.
         if !response.status.is_informational() || response.status == 101 {
             exchange.wire.answered.store(true, Ordering::Relaxed);
-            exchange.record.first_byte_ms = Some(exchange.elapsed_ms());
+            exchange.first_byte = Some(exchange.began.elapsed());
             if let (Some(flight), Attempt::Began { this, .. }) = (&exchange.flight, exchange.attempt) {
                 flight.answered(response.status.as_u16(), || this.elapsed(), &exchange.edge);
             }
@@ -239,6 +235,9 @@ impl ProxyHttp for Lane {
         {
             response.append_header(header::SET_COOKIE, cookie)?;
         }
+        if let (Some(hsts), false) = (&exchange.hsts, response.status.is_informational()) {
+            response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
         }
@@ -256,6 +255,9 @@ impl ProxyHttp for Lane {
         if exchange.version == Version::Http2 {
             let count = body.as_ref().map_or(0, |body| body.len() as u64);
             exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
+        }
+        if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
+            *body = body.take().map(|body| taking.part(body));
         }
         Ok(None)
     }
@@ -276,6 +278,9 @@ impl ProxyHttp for Lane {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let Some(exchange) = context else { return FailToProxy { error_code: 500, can_reuse_downstream: false } };
+        if *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::WriteTimedout {
+            exchange.wire.stuck.store(true, Ordering::Relaxed);
+        }
         let status = match reason(error, exchange) {
             None => {
                 exchange.record.ended_by = EndedBy::Client;
@@ -315,20 +320,6 @@ impl ProxyHttp for Lane {
     }
 }
 
-/// HTTP/2 clients may cut their cookies into several fields, which are one in HTTP/1 (RFC 9113 section 8.2.3).
-fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let mut all = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    if let (Some(first), Some(second)) = (all.next(), all.next()) {
-        let mut joined = [first, second].join(&b"; "[..]);
-        for more in all {
-            joined.extend_from_slice(b"; ");
-            joined.extend_from_slice(more);
-        }
-        request.insert_header(header::COOKIE, joined)?;
-    }
-    Ok(())
-}
-
 fn ours(context: &mut Context) -> Result<&mut Exchange> {
     context.as_deref_mut().ok_or_else(lost)
 }
@@ -340,14 +331,14 @@ fn lost() -> Box<Error> {
 
 /// After a failure to connect, or on a stale connection: the cell is read anew. Where it has no other endpoint to offer, the
 /// request waits for a newer version, as the client's own request would.
-async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
+async fn choose_again(session: &mut Session, exchange: &mut Exchange, first: Instant) -> Result<()> {
     exchange.flight = None;
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);
     let connect = first + edge.limits.connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    match admit(&edge, &cell, &exchange.tried, patience, pin!(pending())).await {
+    match admit(&edge, &cell, &exchange.tried, patience, pin!(left(session, exchange.version))).await {
         Ok(admitted) => {
             exchange.board(admitted);
             Ok(())
@@ -358,6 +349,16 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
         }
         Err(NotAdmitted::Left) => Err(Error::new_down(ErrorType::ConnectionClosed)),
     }
+}
+
+/// Resolves when the client is gone. Of an HTTP/1 connection whose request's body was not read, nobody can say.
+async fn left(session: &mut Session, version: Version) {
+    let session = session.as_downstream_mut();
+    if version != Version::Http2 && !session.is_body_empty() {
+        return pending().await;
+    }
+    // After the message there is nothing to read but the end.
+    let _ = session.read_body_or_idle(true).await;
 }
 
 /// How often the cell is looked at while one connection is waited for.

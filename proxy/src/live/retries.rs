@@ -75,10 +75,15 @@ impl Tally {
         self.left_out.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Retries, those that were refused, and instances that were left out.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        [&self.retries, &self.retries_refused, &self.left_out].map(|count| count.load(Ordering::Relaxed))
+    }
+
     /// For operators.
     pub(crate) fn shown(&self) -> Value {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        json!({"done": of(&self.retries), "refused": of(&self.retries_refused), "instances_left_out": of(&self.left_out)})
+        let [done, refused, left_out] = self.counts();
+        json!({"done": done, "refused": refused, "instances_left_out": left_out})
     }
 }
 

@@ -59,6 +59,27 @@ async fn what_clients_send_in_any_protocol_reaches_the_instance() {
 }
 
 #[tokio::test]
+async fn what_a_route_rewrites_reaches_the_instance_rewritten() {
+    let mut world = World::with(|config| config.listeners[0].http2 = Http2::On).await;
+    let origin = H2cOrigin::start("one").await;
+    let rules = r#"{"kind":"route","host":"a.example","rules":[
+        {"path":"/api","environment":"a.example","replace_prefix":"/","rewrite_host":"api.internal"}]}"#;
+    let rules = serde_json::from_str(rules).expect("a route");
+    world.publish([rules, balanced("a.example", 1, &[&origin.origin], POLICY)]).await;
+    let mut client = world.client().await;
+    for target in ["/api/v1?b=c", "http://a.example/api/v1?b=c"] {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+        let answer = client.response().await;
+        assert_eq!(answer.field("x-path").as_deref(), Some("/v1?b=c"), "{target}");
+        assert_eq!(answer.field("x-authority").as_deref(), Some("api.internal"), "{target}");
+    }
+    let mut client = http2::Client::connect(world.http()).await;
+    let answer = client.get("a.example", "/api/v1?b=c").await.expect("an answer");
+    assert_eq!((answer.field("x-path"), answer.field("x-authority")), (Some("/v1?b=c"), Some("api.internal")));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn requests_share_a_connection_and_p72_epochs_and_environments_do_not() {
     let (mut world, origin) = world().await;
     // One connection of a client is one worker's.
