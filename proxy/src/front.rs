@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use dormouse_link::Found;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -28,6 +27,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
 use crate::config::{Http2, Limits, Network};
+use crate::decide::fields::Fields;
 use crate::decide::forwarded::believed;
 use crate::decide::headers::{Facts, for_instance};
 use crate::decide::refuse::Reason;
@@ -141,10 +141,8 @@ async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visi
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, conn.wire(), Some(head)));
     exchange.came_by(visit, Some(head));
-    let decision = {
-        let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
-        decided((edge, &visit.limits), head, visit.offered.as_deref(), &facts, &|name| head::field(bytes, name))
-    };
+    let fields = Fields::Lines(conn.ahead().get(..head.bytes).unwrap_or_default());
+    let decision = decided(edge, head, visit.offered.as_deref(), fields, &mut exchange);
     match prepare(edge, decision, &mut exchange, conn.departed(head.bytes)).await {
         Ok(()) => carry(worker, conn, head, exchange).await,
         Err(NotAdmitted::Left) => Next::Gone,
@@ -155,19 +153,29 @@ async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visi
     }
 }
 
-/// Decides what becomes of a request; `field` looks for a header field of it.
-fn decided<'h>(
-    (edge, limits): (&Edge, &Limits),
+/// Decides what becomes of a request, and notes what of its fields matters for its endpoint.
+fn decided(
+    edge: &Edge,
     head: &Head,
     offered: Option<&Offered>,
-    facts: &Facts,
-    field: &dyn Fn(&str) -> Found<'h>,
+    fields: Fields<'_>,
+    exchange: &mut Exchange,
 ) -> Decision {
     let instead = |host: &str| offered?.instead(host);
     let proof =
         offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
-    let request = Request { head, facts, proof: proof.as_ref(), body_max: limits.body_bytes, field };
-    decide(&request, &edge.live.sites)
+    let request = Request {
+        head,
+        facts: &exchange.facts,
+        proof: proof.as_ref(),
+        body_max: exchange.limits.body_bytes,
+        field: &|name| fields.found(name),
+    };
+    let decision = decide(&request, &edge.live.sites);
+    if let Outcome::Route(cell, _) = &decision.outcome {
+        exchange.tried.wish = cell.wish(exchange.facts.client, fields);
+    }
+    decision
 }
 
 /// Gets a request an endpoint, if it was decided to need one; `left` resolves when its client is gone.

@@ -72,6 +72,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("set up TLS")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There is nothing to make keys of.
+    #[error("get random bytes for the key of cookies")]
+    Randomness,
     /// A thread cannot be started.
     #[error("start a thread")]
     Thread(#[source] io::Error),

@@ -221,13 +221,13 @@ impl Feed {
                 self.metrics.enter(&cell.counted, environment.app.as_str(), environment.name.as_str());
                 let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
-                cell.swap(Offer { version, environment: Some(*environment), instances });
+                cell.swap(Offer::new(version, *environment, instances, &self.live.sticky));
                 self.drains.changed(&cell);
                 return Some(cell);
             }
             (ObjectId::Environment(id), _) => {
                 let cell = self.cells.get(&id).map(Arc::clone)?;
-                cell.swap(Offer { version: generation, environment: None, instances: Vec::new() });
+                cell.swap(Offer::none(generation));
                 self.drains.changed(&cell);
                 self.orphans.push(id);
                 return Some(cell);

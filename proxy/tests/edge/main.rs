@@ -2,11 +2,13 @@
 
 mod access;
 mod answers;
+mod choosing;
 mod client_address;
 mod corpus;
 mod drain;
 mod failing;
 mod framing;
+mod h2c;
 mod http2;
 mod http2_abuse;
 mod lifecycle;
