@@ -9,6 +9,7 @@ mod failing;
 mod framing;
 mod http2;
 mod http2_abuse;
+mod http2_ends;
 mod lifecycle;
 mod limits;
 mod listening;
