@@ -11,6 +11,7 @@ mod framing;
 mod h2c;
 mod http2;
 mod http2_abuse;
+mod http2_ends;
 mod lifecycle;
 mod limits;
 mod listening;
