@@ -48,7 +48,8 @@ const MALFORMED_MAX: u32 = 32;
 /// somebody leaves a page.
 const GIVEN_UP_FREE: u32 = 100;
 
-/// How often it is looked, at the end, whether nothing runs any more but what may last for ever.
+/// How often it is looked, at the end, whether nothing runs any more but what may last for ever; and what the answer that ended
+/// last has to leave.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Windows in a row in which a body comes too slowly, until its stream is ended.
@@ -178,7 +179,8 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
                 (phase, idle_since) = (Phase::Leaving, Instant::now());
             }
             _ if is_over => return,
-            Phase::Leaving if is_last && lasting.get() == running.len() => return,
+            // An answer that ended right now is still to be sent.
+            Phase::Leaving if is_last && lasting.get() == running.len() && idle_since.elapsed() >= LOOK => return,
             _ => {}
         }
         // What was reset does not count for the codec's limit any more, but still runs here.
