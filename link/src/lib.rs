@@ -9,7 +9,8 @@ mod host;
 mod message;
 mod millis;
 mod name;
-mod policy;
+mod network;
+pub mod policy;
 mod table;
 
 pub use file::{FILE_MAX_BYTES, FileCertificate, FileEnvironment, FileError, FileRoute, TableFile};
@@ -18,5 +19,6 @@ pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
 pub use name::{
     EnvironmentId, Epoch, Generation, InstanceId, LABEL_MAX_BYTES, Label, LabelError, OrganisationId, Term,
 };
+pub use network::{Network, NetworkError, masked_v6};
 pub use policy::Policy;
 pub use table::{Body, Certificate, Endpoint, Environment, Invalid, Object, ObjectId, Route, State, Table};

@@ -1,11 +1,9 @@
 //! What a proxy is told at its start: addresses, and every limit by name with a default that is safe.
 
 mod address;
-mod network;
 
 pub use address::{Address, AddressError};
-pub(crate) use network::masked_v6;
-pub use network::{Network, NetworkError};
+pub use dormouse_link::{Network, NetworkError};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
