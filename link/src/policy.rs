@@ -4,12 +4,47 @@
 //! the edge's default. Written by the control plane and in table files; read by the edge with the environment's cell, so a
 //! change of policy is a change of the cell. Unknown sections and fields are refused, and never misread.
 
+mod access;
+mod limits;
+mod maintenance;
+
+pub use access::{Access, AccessError, Authorization, Basic, ForwardAuth, PasswordHash, User};
+pub use limits::{Limits, LimitsError, Rate};
+pub use maintenance::{Maintenance, Pause, PauseError};
+
 use serde::{Deserialize, Serialize};
 
-/// How an environment's requests are to be treated.
+/// How an environment's requests are to be treated. Sections are boxed: most environments have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Policy {}
+pub struct Policy {
+    /// How much is let through, and how long it may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<Limits>>,
+    /// Who is let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Box<Access>>,
+    /// Nobody is served, but for some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Box<Maintenance>>,
+    /// Requests wait for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+}
+
+/// Why a policy is refused, in words for its owner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// In `limits`.
+    #[error("policy.limits: {0}")]
+    Limits(#[from] LimitsError),
+    /// In `access`.
+    #[error("policy.access: {0}")]
+    Access(#[from] AccessError),
+    /// In `pause`.
+    #[error("policy.pause: {0}")]
+    Pause(#[from] PauseError),
+}
 
 impl Policy {
     /// Whether it says nothing.
@@ -18,8 +53,16 @@ impl Policy {
     }
 
     /// Whether an edge may serve by it.
-    pub(crate) fn check(&self) -> Result<(), crate::Invalid> {
-        let Self {} = self;
+    pub(crate) fn check(&self) -> Result<(), PolicyError> {
+        if let Some(limits) = &self.limits {
+            limits.check()?;
+        }
+        if let Some(access) = &self.access {
+            access.check()?;
+        }
+        if let Some(pause) = &self.pause {
+            pause.check()?;
+        }
         Ok(())
     }
 }

@@ -140,6 +140,9 @@ pub enum Invalid {
     /// An endpoint that no instance can have: port 0, or an unspecified or multicast address.
     #[error("{0} is no address an instance can listen on")]
     Address(SocketAddr),
+    /// A policy that nobody can be served by.
+    #[error(transparent)]
+    Policy(#[from] crate::policy::PolicyError),
 }
 
 impl Object {
@@ -175,7 +178,7 @@ impl Environment {
                 return Err(Invalid::InstanceTwice(endpoint.instance.clone()));
             }
         }
-        self.policy.check()
+        Ok(self.policy.check()?)
     }
 }
 

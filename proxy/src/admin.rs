@@ -105,6 +105,14 @@ fn connections(edge: &Edge) -> Value {
     shown
 }
 
+/// Hashes of passwords can be guessed by whoever has them.
+fn without_hashes(mut environment: Value) -> Value {
+    if let Some(Value::Array(users)) = environment.pointer_mut("/body/policy/access/basic/users") {
+        users.iter_mut().filter_map(Value::as_object_mut).for_each(|user| drop(user.remove("hash")));
+    }
+    environment
+}
+
 /// The table without keys.
 fn shown(table: &Table) -> Value {
     let object = |object: &Object| match &object.body {
@@ -113,7 +121,8 @@ fn shown(table: &Table) -> Value {
             "organisation": object.organisation,
             "body": {"kind": "certificate", "host": certificate.host},
         }),
-        Body::Route(_) | Body::Environment(_) => serde_json::to_value(object).unwrap_or_default(),
+        Body::Route(_) => serde_json::to_value(object).unwrap_or_default(),
+        Body::Environment(_) => without_hashes(serde_json::to_value(object).unwrap_or_default()),
     };
     let objects: Vec<Value> = table.objects.values().map(object).collect();
     json!({"term": table.term, "generation": table.generation, "objects": objects})

@@ -55,7 +55,7 @@ pub(crate) fn decide(
     if is_reserved(head.path()) {
         return Decision::Answer(Reason::Reserved);
     }
-    if matches!(head.framing, Framing::Length(length) if length > body_max) {
+    if matches!(head.framing, Framing::Length(length) if length > cell.body_max(body_max)) {
         return Decision::Answer(Reason::BodyTooLarge);
     }
     Decision::Route(cell)

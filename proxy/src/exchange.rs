@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::access::{EndedBy, Record};
+use crate::checks::{Checks, Pass, Times};
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::edge::Edge;
@@ -32,6 +33,10 @@ pub(crate) struct Exchange {
     pub(crate) began: Instant,
     /// Where the request goes; none where it is answered here.
     pub(crate) cell: Option<Arc<Cell>>,
+    /// What it has to pass, of the policy that it was decided by; none where that asks for nothing.
+    pub(crate) checks: Option<Arc<Checks>>,
+    /// What passing gave it.
+    pub(crate) pass: Option<Box<Pass>>,
     pub(crate) flight: Option<Flight>,
     pub(crate) tried: Tried,
     pub(crate) attempt: Attempt,
@@ -97,6 +102,8 @@ impl Exchange {
             target: text(|head| head.target.clone()),
             began: Instant::now(),
             cell: None,
+            checks: None,
+            pass: None,
             flight: None,
             tried: Tried::new(edge.limits.retries + 1),
             attempt: Attempt::Fresh,
@@ -126,6 +133,32 @@ impl Exchange {
         self.refused = Some(reason);
         self.record.refused = reason.refusal().label;
         self.record.ended_by = EndedBy::Proxy;
+    }
+
+    /// Takes the cell that it was decided for.
+    pub(crate) fn route(&mut self, cell: Arc<Cell>) {
+        self.checks = cell.checks();
+        self.cell = Some(cell);
+    }
+
+    /// How long its parts may take.
+    pub(crate) fn times(&self) -> Times {
+        match &self.checks {
+            None => Times::new(None, &self.edge.limits),
+            Some(checks) => checks.times(&self.edge.limits),
+        }
+    }
+
+    /// The largest body that it may have.
+    pub(crate) fn body_max(&self) -> u64 {
+        self.checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(self.edge.limits.body_bytes)
+    }
+
+    /// What is left of the time for all of it, if there is a limit. What may be silent for long may take long.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let total = self.checks.as_ref()?.times(&self.edge.limits).total.filter(|_| self.kind == Kind::Plain)?;
+        let streams = self.wire.streams.load(Ordering::Relaxed);
+        (!streams).then(|| total.saturating_sub(self.began.elapsed()))
     }
 
     /// Milliseconds since it began.

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -25,6 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
+use crate::checks::{self, NotPassed};
 use crate::config::{Http2, Network};
 use crate::decide::forwarded::believed;
 use crate::decide::headers::Facts;
@@ -40,6 +42,9 @@ use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
 use tls::Offered;
+
+/// Policies by which one request is checked, one after the other, while it waits.
+const POLICIES_MAX: usize = 8;
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -129,24 +134,55 @@ async fn request(
 ) -> Next {
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    match prepare(edge, head, offered, &mut exchange, conn.departed(head.bytes)).await {
+    let prepared = match route(edge, head, offered, &mut exchange) {
+        Ok(reads) => {
+            let fields = reads.then(|| fields(conn.ahead().get(..head.bytes).unwrap_or_default()));
+            prepare(edge, (head, fields.as_ref()), &mut exchange, conn.departed(head.bytes)).await
+        }
+        Err(reason) => Err(NotPassed::Refused(reason)),
+    };
+    match prepared.map_err(|not| words(not, &mut exchange)) {
         Ok(()) => carry(worker, conn, head, exchange).await,
-        Err(NotAdmitted::Left) => Next::Gone,
-        Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
+        Err(None) => Next::Gone,
+        Err(Some(words)) => match answer(&mut conn, Some(head), &words, &mut exchange).await {
             After::Keep => Next::Keep(conn),
             After::Close => Next::Close(conn),
         },
     }
 }
 
-/// Decides what becomes of a request, and gets it an endpoint; `left` resolves when its client is gone.
-async fn prepare(
-    edge: &Edge,
-    head: &Head,
-    offered: Option<&Offered>,
-    exchange: &mut Exchange,
-    left: impl Future<Output = ()> + Send,
-) -> Result<(), NotAdmitted> {
+/// What is said to who did not pass; nothing where there is nobody to tell.
+fn words(not: NotPassed, exchange: &mut Exchange) -> Option<Answer> {
+    match not {
+        NotPassed::Refused(reason) => {
+            exchange.refuse(reason);
+            Some(Answer::refusal(reason, exchange))
+        }
+        NotPassed::Answered(label, answer) => {
+            (exchange.record.refused, exchange.record.ended_by) = (label, EndedBy::Proxy);
+            Some(*answer)
+        }
+        NotPassed::Left => None,
+    }
+}
+
+/// The fields of a head that the gate let pass.
+fn fields(head: &[u8]) -> HeaderMap {
+    let lines = head.split(|&byte| byte == b'\n').skip(1);
+    let field = |line: &[u8]| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+    };
+    let mut fields = HeaderMap::new();
+    for (name, value) in lines.filter_map(field) {
+        fields.append(name, value);
+    }
+    fields
+}
+
+/// Decides what becomes of a request; says whether its fields have to be read for it.
+fn route(edge: &Edge, head: &Head, offered: Option<&Offered>, exchange: &mut Exchange) -> Result<bool, Reason> {
     let decision = {
         let instead = |host: &str| offered?.instead(host);
         let proof =
@@ -154,19 +190,49 @@ async fn prepare(
         decide(head, proof.as_ref(), edge.limits.body_bytes, |host| edge.live.routes.get(host))
     };
     let cell = match decision {
-        Decision::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+        Decision::Answer(reason) => return Err(reason),
         Decision::Route(cell) => cell,
     };
-    exchange.cell = Some(Arc::clone(&cell));
-    let connect = exchange.began + edge.limits.connect_total;
-    let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
-    if matches!(admitted, Err(NotAdmitted::Left)) {
-        exchange.record.ended_by = EndedBy::Client;
-        exchange.held = Some(exchange.began.elapsed());
+    exchange.route(cell);
+    Ok(exchange.checks.as_ref().is_some_and(|checks| checks.read_fields()))
+}
+
+/// Has a decided request pass its checks and gets it an endpoint; `left` resolves when its client is gone.
+///
+/// Who gets one by a newer policy than it passed by passes again: nobody gets past a change that an edge has acknowledged.
+async fn prepare(
+    edge: &Edge,
+    (head, fields): (&Head, Option<&HeaderMap>),
+    exchange: &mut Exchange,
+    left: impl Future<Output = ()> + Send,
+) -> Result<(), NotPassed> {
+    let Some(cell) = exchange.cell.clone() else { return Err(NotPassed::Refused(Reason::Internal)) };
+    let mut left = pin!(left);
+    for _ in 0..POLICIES_MAX {
+        if exchange.checks.is_some() {
+            // Boxed, so that no other request is larger for it.
+            let passed = Box::pin(checks::pass(edge, head, fields, exchange, left.as_mut())).await;
+            if matches!(passed, Err(NotPassed::Left)) {
+                exchange.record.ended_by = EndedBy::Client;
+            }
+            passed?;
+        }
+        let connect = exchange.began + exchange.times().connect_total;
+        let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
+        let admitted = admit(edge, &cell, &exchange.tried, patience, left.as_mut()).await;
+        if matches!(admitted, Err(NotAdmitted::Left)) {
+            exchange.record.ended_by = EndedBy::Client;
+            exchange.held = Some(exchange.began.elapsed());
+        }
+        let admitted = admitted?;
+        let by = admitted.flight.offer.checks.as_ref();
+        if by.map(Arc::as_ptr) == exchange.checks.as_ref().map(Arc::as_ptr) {
+            exchange.board(admitted);
+            return Ok(());
+        }
+        exchange.checks = by.cloned();
     }
-    exchange.board(admitted?);
-    Ok(())
+    Err(NotPassed::Refused(Reason::NoEndpoint))
 }
 
 async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, reason: Reason) -> After {

@@ -6,7 +6,10 @@
 //! of the *live* table (`live`) to an environment's cell, or the request is answered from the one table of reasons
 //! (`decide::refuse`, `lane::answer`).
 //!
-//! A routed request is *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint. If the environment
+//! Where the environment's policy asks for it, a routed request passes *checks* (`checks`): networks, rates, maintenance,
+//! passwords, another's word, concurrency; whoever does not pass wakes nobody and reaches nobody.
+//!
+//! It is then *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint. If the environment
 //! sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment is wanted.
 //! Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries all that was
 //! decided; the fence shows Pingora this one message and nothing of the next, while the client keeps up a least pace
@@ -30,6 +33,7 @@
 mod access;
 mod activity;
 mod admin;
+mod checks;
 mod config;
 mod decide;
 mod descriptors;

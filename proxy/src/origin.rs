@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pingora::prelude::HttpPeer;
 
+use crate::checks::Times;
 use crate::config::Limits;
 use crate::front::head::Kind;
 use crate::live::cell::Flight;
@@ -17,13 +18,17 @@ pub(crate) fn peer(flight: &Flight, kind: Kind, limits: &Limits) -> Box<HttpPeer
     (&flight.cell.id, flight.offer.epoch(), &endpoint.instance).hash(&mut key);
     peer.group_key = key.finish();
     let options = &mut peer.options;
-    let connect = limits.connect.min(limits.connect_look);
+    let times = match &flight.offer.checks {
+        None => Times::new(None, limits),
+        Some(checks) => checks.times(limits),
+    };
+    let connect = times.connect.min(limits.connect_look);
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
-    options.write_timeout = Some(limits.send);
+    options.write_timeout = Some(times.send);
     options.read_timeout = Some(match kind {
-        Kind::Plain => limits.response_gap,
-        Kind::WebSocket | Kind::EventStream | Kind::Grpc => limits.stream_idle,
+        Kind::Plain => times.answer,
+        Kind::WebSocket | Kind::EventStream | Kind::Grpc => times.stream_idle,
     });
     options.idle_timeout = Some(limits.pooled_idle);
     Box::new(peer)

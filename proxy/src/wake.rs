@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use dormouse_link::{Report, Wanted};
 use tokio::sync::mpsc;
@@ -58,7 +59,7 @@ pub(crate) async fn admit(
     if let Choice::Endpoint(flight) = cell.choose(&edge.signals, &edge.dice, tried) {
         return Ok(Admitted { flight, held_since: None });
     }
-    let (mut place, mut held_since) = (None, None);
+    let (mut place, mut held_since, mut paused_since): (Option<Place>, _, _) = (None, None, None);
     loop {
         let mut changed = pin!(cell.changed.notified());
         changed.as_mut().enable();
@@ -74,10 +75,27 @@ pub(crate) async fn admit(
                 held_since.get_or_insert_with(Instant::now);
                 patience.wake
             }
+            Choice::Pause(pause) => {
+                let wait = Duration::from_millis(pause.wait_ms.get().into());
+                place = place.filter(|place| place.until == Until::Resumed);
+                if place.is_none() {
+                    let most = pause.requests.get();
+                    place = Place::take(edge, cell, patience.bytes, (Until::Resumed, most));
+                }
+                if place.is_none() {
+                    return Err(NotAdmitted::Refused(Reason::PauseFull));
+                }
+                (*paused_since.get_or_insert_with(Instant::now) + wait, Reason::Paused)
+            }
             Choice::Exhausted => (patience.connect, Reason::ConnectFailed),
         };
+        if then != Reason::Paused {
+            place = place.filter(|place| place.until == Until::Ready);
+        }
         if place.is_none() {
-            place = Some(Place::take(edge, cell, patience.bytes).ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
+            let most = edge.limits.waiters_per_environment;
+            let taken = Place::take(edge, cell, patience.bytes, (Until::Ready, most));
+            place = Some(taken.ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
         }
         // Each arm is cancel-safe: dropping a wait loses nothing, since the cell is looked at again.
         tokio::select! {
@@ -89,15 +107,35 @@ pub(crate) async fn admit(
     }
 }
 
+/// What a held request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// An endpoint, which is wanted.
+    Ready,
+    /// The end of a pause, for which nobody can do anything.
+    Resumed,
+}
+
+impl Until {
+    /// Those who wait for it.
+    fn waiters(self, cell: &Cell) -> &AtomicU32 {
+        match self {
+            Self::Ready => &cell.waiters,
+            Self::Resumed => &cell.paused,
+        }
+    }
+}
+
 /// A held request's place among the waiters; freed with its drop.
 struct Place {
+    until: Until,
     cell: Arc<Cell>,
     signals: Arc<Signals>,
     bytes: usize,
 }
 
 impl Place {
-    fn take(edge: &Edge, cell: &Arc<Cell>, bytes: usize) -> Option<Self> {
+    fn take(edge: &Edge, cell: &Arc<Cell>, bytes: usize, (until, most): (Until, u32)) -> Option<Self> {
         let (limits, signals) = (&edge.limits, &edge.signals);
         enter(&signals.waiters, limits.waiters)?;
         let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= limits.held_bytes);
@@ -105,21 +143,21 @@ impl Place {
             signals.waiters.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
-        let Some(before) = enter(&cell.waiters, limits.waiters_per_environment) else {
+        let Some(before) = enter(until.waiters(cell), most) else {
             signals.waiters.fetch_sub(1, Ordering::SeqCst);
             signals.held_bytes.fetch_sub(bytes, Ordering::SeqCst);
             return None;
         };
-        if before == 0 {
+        if before == 0 && until == Until::Ready {
             signals.awaited(cell);
         }
-        Some(Self { cell: Arc::clone(cell), signals: Arc::clone(signals), bytes })
+        Some(Self { until, cell: Arc::clone(cell), signals: Arc::clone(signals), bytes })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.cell.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.until.waiters(&self.cell).fetch_sub(1, Ordering::SeqCst);
         self.signals.waiters.fetch_sub(1, Ordering::SeqCst);
         self.signals.held_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }

@@ -22,14 +22,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
 use super::listen::budget::Place;
-use super::{Visit, Worker, linger, prepare};
+use super::{Visit, Worker, linger, prepare, route, words};
+use crate::checks::NotPassed;
 use crate::config::Limits;
 use crate::decide::forwarded::from_fields;
 use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
-use crate::wake::NotAdmitted;
 
 /// Streams of a connection that may be malformed; a working client has none.
 const MALFORMED_MAX: u32 = 32;
@@ -177,20 +177,22 @@ async fn stream(
     let facts = visit.trusted.as_ref().map_or(visit.facts, |trusted| from_fields(visit.facts, trusted, fields));
     let mut exchange = Box::new(Exchange::new(edge, facts, &wire, head.as_ref().ok()));
     let prepared = match &head {
-        Ok(head) => {
-            let left = async {
-                // Reset by its client, or gone with its connection.
-                let _ = session.idle().await;
-            };
-            prepare(edge, head, visit.offered.as_deref(), &mut exchange, left).await
-        }
-        Err(reason) => Err(NotAdmitted::Refused(*reason)),
+        Ok(head) => match route(edge, head, visit.offered.as_deref(), &mut exchange) {
+            Ok(reads) => {
+                let fields = reads.then(|| session.req_header().headers.clone());
+                let left = async {
+                    // Reset by its client, or gone with its connection.
+                    let _ = session.idle().await;
+                };
+                prepare(edge, (head, fields.as_ref()), &mut exchange, left).await
+            }
+            Err(reason) => Err(NotPassed::Refused(reason)),
+        },
+        Err(reason) => Err(NotPassed::Refused(*reason)),
     };
-    match (prepared, head) {
+    match (prepared.map_err(|not| words(not, &mut exchange)), head) {
         (Ok(()), Ok(head)) => carry(&worker, session, &head, exchange, body, &wire).await,
-        (Err(NotAdmitted::Refused(reason)), _) => {
-            exchange.refuse(reason);
-            let answer = Answer::refusal(reason, &exchange);
+        (Err(Some(answer)), _) => {
             exchange.record.status = answer.status;
             forget_fields(&mut session);
             // A client that is gone needs no answer.
@@ -215,7 +217,7 @@ async fn write(session: &mut HttpSession, answer: &Answer, limits: &Limits) -> p
     session.set_write_timeout(Some(limits.client_write));
     session.write_response_header(Box::new(answer.header()?), is_head)?;
     if !is_head {
-        session.write_body(Bytes::copy_from_slice(answer.body.as_bytes()), true).await?;
+        session.write_body(answer.body.clone(), true).await?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use super::cell::{Cell, Instance, Offer};
 use super::drain::Drains;
 use super::signals::{Heard, Signals};
 use crate::activity::Activity;
+use crate::checks::Checks;
 use crate::config::Limits;
 use crate::front::tls::certificates;
 use crate::wake::Wants;
@@ -206,13 +207,14 @@ impl Feed {
                 }
                 let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
-                cell.swap(Offer { version, environment: Some(*environment), instances });
+                let checks = Checks::next(&environment.policy, old.checks.as_ref());
+                cell.swap(Offer { version, environment: Some(*environment), instances, checks });
                 self.drains.changed(&cell);
                 return Some(cell);
             }
             (ObjectId::Environment(id), _) => {
                 let cell = self.cells.get(&id).map(Arc::clone)?;
-                cell.swap(Offer { version: generation, environment: None, instances: Vec::new() });
+                cell.swap(Offer { version: generation, environment: None, instances: Vec::new(), checks: None });
                 self.drains.changed(&cell);
                 self.orphans.push(id);
                 return Some(cell);

@@ -16,7 +16,7 @@ fn offer(version: u64, names: &[&str]) -> Offer {
         policy: dormouse_link::Policy::default(),
     };
     let instances = names.iter().map(|name| Arc::new(Instance::new(InstanceId::new(*name)))).collect();
-    Offer { version: Generation(version), environment: Some(environment), instances }
+    Offer { version: Generation(version), environment: Some(environment), instances, checks: None }
 }
 
 fn choose(cell: &Arc<Cell>, signals: &Arc<Signals>, tried: &Tried) -> Choice {
