@@ -66,3 +66,6 @@ impl Policy {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

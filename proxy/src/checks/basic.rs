@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use dormouse_link::policy;
 use http::{HeaderMap, header};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::clients::{Client, Clients};
 use crate::decide::refuse::Reason;
@@ -31,6 +32,8 @@ const VERIFIED_MAX: u32 = 64;
 const VERIFIED_OF_ENVIRONMENT: u32 = 32;
 /// Of one client; more get 429.
 const VERIFIED_OF_CLIENT: u32 = 4;
+/// How long one waits for its turn; then 503.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 /// When a client that guesses too much may come again.
 const GUESS_AGAIN: Duration = Duration::from_secs(5);
 /// Wrong passwords of one environment that are remembered, so that repeating one costs nothing.
@@ -148,9 +151,9 @@ impl Basic {
                 Known::No => {
                     let mut pending = Pending { basic: self, digest, verdict: None };
                     let _place = Place::take(verifier, self, Client::of(client))?;
+                    let turn = timeout(TURN_WAIT, Arc::clone(&verifier.at_a_time).acquire_owned()).await;
                     // It is never closed.
-                    let running =
-                        Arc::clone(&verifier.at_a_time).acquire_owned().await.map_err(|_| Reason::Internal)?;
+                    let running = turn.map_err(|_| Reason::AccessBusy)?.map_err(|_| Reason::Internal)?;
                     // For an unknown name somebody's hash is verified, too: how long it takes tells nothing.
                     let user = self.policy.users.iter().find(|user| user.name == credentials.name);
                     let is_known = user.is_some();
