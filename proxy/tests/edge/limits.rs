@@ -83,6 +83,23 @@ async fn a_rate_is_used_up_through_deployments_and_begins_anew_when_it_changes()
 }
 
 #[tokio::test]
+async fn a_held_request_counts_once_for_the_rate_though_its_policy_changes() {
+    let (mut world, origin) = world("{}").await;
+    let policy = |access: &str| {
+        format!(r#"{{"limits": {{"rate": {{"requests": 1, "per_seconds": 3600}}}}, "access": {access}}}"#)
+    };
+    world.publish([under(&policy("{}"), environment(HOST, 1, State::Asleep, &[&origin]))]).await;
+    let mut held = world.client().await;
+    held.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    world.reports.find("it to be wanted", 0, |report| matches!(report, Report::Wanted(_))).await;
+    let changed = policy(r#"{"deny": ["192.0.2.1"]}"#);
+    world.publish([under(&changed, ready(HOST, 2, &[&origin]))]).await;
+    assert_eq!(held.response().await.status, 200);
+    assert_eq!(of(&world, "192.0.2.2").await, 429, "it was counted");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn more_at_a_time_than_the_policy_says_get_503_and_of_one_client_429() {
     let (world, origin) = world(r#"{"limits": {"concurrency": 3, "concurrency_per_client": 2}}"#).await;
     let mut running = Vec::new();
