@@ -5,7 +5,8 @@ use std::time::Duration;
 use dormouse_link::{Report, State};
 
 use crate::limits::{of, of_path, world};
-use crate::world::{World, environment, http2, ready, soon, under, until};
+use crate::world::origin::Origin;
+use crate::world::{World, environment, http2, ready, route, soon, under, until};
 
 const HOST: &str = "a.example";
 
@@ -73,6 +74,7 @@ async fn a_pause_holds_requests_with_their_bodies_and_wants_nobody() {
     let mut streams = http2::Client::connect(world.http()).await;
     let mut place = streams.ready().await.expect("the connection is open");
     let (stream, _) = place.send_request(http2::request(http::Method::GET, HOST, "/"), true).expect("a request");
+    others_are_served(&mut world).await;
     // A period in which it would have been wanted: each publication is acknowledged after the reports before it.
     for state in [State::Asleep, State::Ready] {
         world.publish([under(r#"{"pause": {}}"#, environment(HOST, 1, state, &[&origin]))]).await;
@@ -83,6 +85,15 @@ async fn a_pause_holds_requests_with_their_bodies_and_wants_nobody() {
     assert!(held.response().await.text() == body);
     assert_eq!(soon("an answer", http2::read(stream)).await.expect("an answer").text(), "one");
     world.stop().await;
+}
+
+/// Serves another environment on both workers for a while, in which whatever is not held gets to its instance.
+async fn others_are_served(world: &mut World) {
+    let other = Origin::start("other").await;
+    world.publish([route("b.example"), ready("b.example", 1, &[&other])]).await;
+    for _ in 0..50 {
+        assert_eq!(world.get("b.example", "/").await.text(), "other");
+    }
 }
 
 #[tokio::test]
@@ -163,6 +174,7 @@ async fn after_the_acknowledgement_of_a_pause_nothing_reaches_an_instance() {
             std::mem::replace(&mut before, now) == now
         })
         .await;
+        others_are_served(&mut world).await;
         assert_eq!(origin.requests().len(), before);
         world.publish([ready(HOST, 1, &[&origin])]).await;
     }
