@@ -2,7 +2,7 @@
 //! alike but for the depth of a tree.
 
 use dormouse_link::{
-    Base, Body, EnvironmentId, Epoch, Generation, Object, OrganisationId, Route, State, Table, Term, Update,
+    Base, Body, EnvironmentId, Epoch, Generation, Host, Object, OrganisationId, Route, State, Table, Term, Update,
 };
 
 /// Environments of a table; each has a route and a cell.
@@ -13,8 +13,8 @@ fn main() {
 }
 
 fn route(number: u64) -> Object {
-    let host = format!("app-{number}.example.com").parse().expect("a host");
-    let route = Route { host, environment: EnvironmentId::new(number.to_string()) };
+    let host: Host = format!("app-{number}.example.com").parse().expect("a host");
+    let route = Route::new(host, EnvironmentId::new(number.to_string()));
     Object { version: Generation(1), organisation: OrganisationId::new("o"), body: Body::Route(route) }
 }
 

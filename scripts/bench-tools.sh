@@ -1,11 +1,9 @@
 #!/bin/sh
-# Installs what `make bench` needs beside what scripts/install.sh brings: h2load, from the package nghttp2-client, and
-# slowhttptest.
+# Installs what `make bench` needs beside what scripts/install.sh brings: h2load, from the package nghttp2-client.
 set -eu
 
 missing=
 command -v h2load >/dev/null || missing=nghttp2-client
-command -v slowhttptest >/dev/null || missing="$missing slowhttptest"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what Dormouse needs on a Debian or Ubuntu machine that has Rust: C and C++ compilers, make, cmake, git and a Docker
-# Engine, and starts the engine where none runs.
+# Installs what Dormouse and its tests need on a Debian or Ubuntu machine that has Rust: C and C++ compilers, make, cmake, git,
+# slowhttptest and a Docker Engine, and starts the engine where none runs.
 #
 # It tells what it does and asks nothing. It installs only what is missing, and leaves an engine that runs alone. Where
 # it may not act it prints the command for whoever may, and ends with 77.
@@ -48,6 +48,8 @@ missing() {
     # For the zlib-ng that the proxy's compression brings.
     command -v cmake >/dev/null || echo cmake
     command -v git >/dev/null || echo git
+    # For a test: slow clients by a tool of others.
+    command -v slowhttptest >/dev/null || echo slowhttptest
     [ -n "${DOCKER_HOST:-}" ] || [ "$(engine)" != absent ] || command -v dockerd >/dev/null || echo docker.io
 }
 

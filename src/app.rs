@@ -10,7 +10,7 @@ use dormouse_control::engine::docker::Docker;
 use dormouse_control::engine::{Engine, EngineError};
 use dormouse_control::store::StoreError;
 use dormouse_control::{Config as ControlConfig, Control, ControlError, EdgePorts, is_disk_full, open_store};
-use dormouse_proxy::{Address, Config as ProxyConfig, Listener, Proxy, StartError, raise_descriptor_limit};
+use dormouse_proxy::{Address, Config as ProxyConfig, Listener, Proxy, Spans, StartError, raise_descriptor_limit};
 use tokio::net::TcpListener;
 
 use crate::client::demo;
@@ -18,10 +18,13 @@ use crate::config::{Demo, UpConfig};
 use crate::ends::Ends;
 use crate::failure::{Exit, Failure};
 use crate::folder::Folder;
-use crate::telemetry;
+use crate::{otlp, telemetry};
 
 /// How long requests that run may go on when the program is told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// The region of what runs in one process.
+const REGION: &str = "default";
 
 /// How long the control plane's loops may take to end.
 const STOP: Duration = Duration::from_secs(15);
@@ -52,23 +55,29 @@ pub struct Addresses {
 
 /// Runs both halves until it is told to stop.
 pub fn run_up(config: UpConfig) -> Result<(), Failure> {
-    telemetry::start(config.log.as_deref());
+    let _log = telemetry::start(&config.log)?;
+    let names = (config.name.as_str(), REGION);
+    let (spans, exporter) = config.otlp.as_ref().map(|to| otlp::start(to, names)).transpose()?.unzip();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("dormouse-control")
         .build()
         .map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
-    runtime.block_on(up(config))
+    let ended = runtime.block_on(up(config, spans));
+    if let Some(exporter) = exporter {
+        exporter.finish();
+    }
+    ended
 }
 
-async fn up(config: UpConfig) -> Result<(), Failure> {
+async fn up(config: UpConfig, spans: Option<Spans>) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let engine = async |installation: String| {
         let docker = Docker::connect(config.engine.as_deref(), &installation).await?;
         Ok(Arc::new(docker) as Arc<dyn Engine>)
     };
     let app = tokio::select! {
-        app = App::start(&config, engine) => app?,
+        app = App::start(&config, engine, spans) => app?,
         () = ends.told() => return Ok(()),
     };
     let at = app.addresses();
@@ -112,6 +121,7 @@ impl App {
     pub async fn start(
         config: &UpConfig,
         engine: impl AsyncFnOnce(String) -> Result<Arc<dyn Engine>, EngineError>,
+        spans: Option<Spans>,
     ) -> Result<Self, Failure> {
         let folder = Folder::take(&config.data)?;
         raise_descriptors();
@@ -130,7 +140,7 @@ impl App {
         };
         let control = Control::start(told, store, engine).await.map_err(|error| no_control(folder.path(), &error))?;
         let link = control.join();
-        let proxy = match Proxy::start(proxy_config(config, &folder), link.updates, link.reports) {
+        let proxy = match Proxy::start(ProxyConfig { spans, ..proxy_config(config) }, link.updates, link.reports) {
             Ok(proxy) => proxy,
             Err(error) => {
                 control.stop(STOP).await;
@@ -166,12 +176,14 @@ impl App {
     }
 }
 
-fn proxy_config(config: &UpConfig, folder: &Folder) -> ProxyConfig {
+fn proxy_config(config: &UpConfig) -> ProxyConfig {
     ProxyConfig {
         listeners: vec![Listener::http(config.http), Listener::https(config.https)],
         admin: Some(config.admin),
         workers: config.workers,
-        access_log: Some(folder.path().join("access.log")),
+        access_log: config.access_log.clone(),
+        name: config.name.clone(),
+        region: REGION.to_owned(),
         ..ProxyConfig::default()
     }
 }
@@ -245,17 +257,21 @@ pub(crate) fn no_edge(error: &StartError) -> Failure {
 }
 
 fn port(listener: &str, address: &Address, error: &io::Error) -> Failure {
+    // Others are in a file.
+    let place = if matches!(listener, "http" | "https" | "api" | "admin") { "--" } else { "the listener " };
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("another program listens there; stop it, or give --{listener} another port (0 takes a free one)")
+            format!(
+                "another program listens there; stop it, or give {place}{listener} another port (0 takes a free one)"
+            )
         }
         _ if address.path().is_some() => {
             "is its folder there and writable, and nothing else at this path but maybe an old socket?".to_owned()
         }
         io::ErrorKind::PermissionDenied => format!(
-            "ports below 1024 need rights: give --{listener} a higher one, or setcap cap_net_bind_service=+ep the program"
+            "ports below 1024 need rights: give {place}{listener} a higher one, or setcap cap_net_bind_service=+ep the program"
         ),
-        _ => format!("give --{listener} an address of this machine"),
+        _ => format!("give {place}{listener} an address of this machine"),
     };
     Failure::new(Exit::Unavailable, format!("cannot listen for {listener} on {address}")).because(error).hint(hint)
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use dormouse_link::{Host, LABEL_MAX_BYTES, Label};
-use dormouse_proxy::{Address, Network};
+use dormouse_proxy::{Address, Network, Output};
+
+use crate::otlp::Collector;
 
 /// The most worker threads of an edge.
 const WORKERS_MAX: usize = 1024;
@@ -20,6 +22,9 @@ const ZONE_MAX_BYTES: usize = 253 - 2 * (LABEL_MAX_BYTES + 1);
 
 /// The longest label of a domain (RFC 1035).
 const DOMAIN_LABEL_MAX_BYTES: usize = 63;
+
+/// The longest name of an edge or a region, in bytes.
+const NAME_MAX_BYTES: usize = 63;
 
 /// The longest name of a variable, in bytes.
 const VARIABLE_NAME_MAX_BYTES: usize = 200;
@@ -42,7 +47,7 @@ pub enum Command {
     /// Run the control plane and an edge in one process
     Up(UpArgs),
     /// Run an edge that serves a table file, without a control plane
-    Edge(EdgeArgs),
+    Edge(Box<EdgeArgs>),
     /// Ask something of a control plane that runs.
     #[command(flatten)]
     Client(ClientCommand),
@@ -81,14 +86,28 @@ pub struct UpArgs {
     /// How long /readyz fails before the edge stops accepting, when it is told to stop; for load balancers [default: 0]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_delay: Option<Duration>,
+    /// Where to keep a record of each request: file:PATH, stdout, syslog, syslog:/PATH, syslog:IP:PORT or off [default: the
+    /// file access.log of the data folder]
+    #[arg(long, value_name = "OUTPUT")]
+    pub access_log: Option<AccessLog>,
+    /// Where to log: stderr, file:PATH, syslog, syslog:/PATH or syslog:IP:PORT
+    #[arg(long, value_name = "OUTPUT", default_value = "stderr")]
+    pub log: LogOutput,
+    /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Collector>,
 }
 
 /// What `edge` serves, and where.
 #[derive(Debug, Args)]
 pub struct EdgeArgs {
     /// The table, as JSON; taken again whenever it changes
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    pub table: Option<PathBuf>,
+    /// A file, as TOML, that says what arguments say, and listeners with limits of their own; arguments take the place of its
+    /// keys
     #[arg(long, value_name = "FILE")]
-    pub table: PathBuf,
+    pub config: Option<PathBuf>,
     /// Where to serve HTTP: IP:PORT (port 0 takes any free one) or unix:/PATH [default: 127.0.0.1:8080, unless --https is
     /// given]
     #[arg(long, value_name = "ADDR")]
@@ -112,6 +131,10 @@ pub struct EdgeArgs {
     /// Connections at a time of one client's address, or one /64 of IPv6 [default: no limit]
     #[arg(long, value_name = "N")]
     pub connections_per_client: Option<NonZeroU32>,
+    /// Memory of the process, from 80 % of which on some work is refused: 512m, 2g [default: what its control group may have,
+    /// or three quarters of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory_limit: Option<u64>,
     /// Certificate for names that the table has none for: the chain as PEM, leaf first
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -124,15 +147,27 @@ pub struct EdgeArgs {
     /// Serve HTTPS only to clients with a certificate of this authority, given as PEM [default: to everybody]
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
-    /// Where to serve health to operators [default: nowhere]
+    /// Where to serve health and metrics to operators [default: nowhere]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
-    /// Where to keep a record of each request [default: nowhere]
-    #[arg(long, value_name = "FILE")]
-    pub access_log: Option<PathBuf>,
-    /// How long requests that run may go on when the edge is told to stop
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub drain: Duration,
+    /// Where to keep a record of each request: file:PATH, stdout, syslog, syslog:/PATH, syslog:IP:PORT or off [default: off]
+    #[arg(long, value_name = "OUTPUT")]
+    pub access_log: Option<AccessLog>,
+    /// Where to log: stderr, file:PATH, syslog, syslog:/PATH or syslog:IP:PORT [default: stderr]
+    #[arg(long, value_name = "OUTPUT")]
+    pub log: Option<LogOutput>,
+    /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Collector>,
+    /// What this edge is called in access records [default: the name of the machine]
+    #[arg(long, value_name = "NAME", value_parser = called)]
+    pub name: Option<String>,
+    /// The region that it is of, in access records [default: default]
+    #[arg(long, value_name = "NAME", value_parser = called)]
+    pub region: Option<String>,
+    /// How long requests that run may go on when the edge is told to stop [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drain: Option<Duration>,
     /// How long /readyz fails before the edge stops accepting, when it is told to stop; for load balancers [default: 0]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_delay: Option<Duration>,
@@ -140,11 +175,11 @@ pub struct EdgeArgs {
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Take over from the edge that runs with that folder
-    #[arg(long, requires = "run")]
+    #[arg(long)]
     pub upgrade: bool,
-    /// How long a process that takes over may take until it is ready
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub upgrade_within: Duration,
+    /// How long a process that takes over may take until it is ready [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub upgrade_within: Option<Duration>,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
@@ -333,8 +368,71 @@ fn variable_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
+/// Where access records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// There.
+    To(Output),
+}
+
+impl AccessLog {
+    /// Where that is, if they are kept.
+    pub fn output(self) -> Option<Output> {
+        match self {
+            Self::Off => None,
+            Self::To(output) => Some(output),
+        }
+    }
+}
+
+impl FromStr for AccessLog {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => {
+                text.parse().map(Self::To).map_err(|_| "give file:PATH, stdout, syslog, syslog:ADDR or off".to_owned())
+            }
+        }
+    }
+}
+
+/// Where the log goes; stdout is for results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    /// To stderr.
+    Stderr,
+    /// There.
+    To(Output),
+}
+
+impl FromStr for LogOutput {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "stderr" => Ok(Self::Stderr),
+            Ok(output) if output != Output::Stdout => Ok(Self::To(output)),
+            _ => Err("give stderr, file:PATH, syslog or syslog:ADDR".to_owned()),
+        }
+    }
+}
+
+/// What an edge or a region is called.
+pub(crate) fn called(text: &str) -> Result<String, String> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if begins && text.len() <= NAME_MAX_BYTES && text.bytes().all(sound) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("give letters, digits, -, _ and ., at most {NAME_MAX_BYTES} of them, a letter or digit first"))
+}
+
 /// A number of threads.
-fn workers(text: &str) -> Result<NonZeroUsize, String> {
+pub(crate) fn workers(text: &str) -> Result<NonZeroUsize, String> {
     let wrong = || format!("workers are a number from 1 to {WORKERS_MAX}");
     text.parse().ok().filter(|workers: &NonZeroUsize| workers.get() <= WORKERS_MAX).ok_or_else(wrong)
 }
@@ -356,7 +454,7 @@ fn zone(text: &str) -> Result<Host, String> {
 }
 
 /// A whole number and its unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "a time is a number and its unit: 500ms, 2s, 15m, 1h, 7d".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -388,6 +486,11 @@ fn size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     number.parse().ok().and_then(|number: u64| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
+/// The same, but for nothing at all.
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    size(text)?.checked_sub(1).map(|less| less + 1).ok_or_else(|| "a size is more than nothing".to_owned())
 }
 
 /// A number with up to three decimals, in thousandths.

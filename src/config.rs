@@ -2,21 +2,29 @@
 //!
 //! The only place that reads the process's variables, besides clap.
 
+mod edge;
+mod file;
+
+pub use edge::{Begin, EdgeConfig, ListenerConfig, RunConfig, edge};
+
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dormouse_control::crash::Crash;
 use dormouse_control::git;
 use dormouse_link::Host;
-use dormouse_proxy::{Address, Http2, Network};
+use dormouse_proxy::{Address, Output};
 
-use crate::cli::{EdgeArgs, UpArgs};
-use crate::edge::KeyPairFiles;
+use crate::cli::{LogOutput, UpArgs};
 use crate::failure::{Exit, Failure};
+use crate::otlp::Collector;
 use crate::plain;
+
+/// The longest name of a machine that is taken whole.
+const MACHINE_MAX_BYTES: usize = 255;
 
 /// The longest path of a socket, its slash included (unix(7)).
 const SOCKET_MAX_BYTES: usize = 107;
@@ -44,14 +52,29 @@ pub struct UpConfig {
     pub workers: usize,
     /// How long the edge says before its end that it will end.
     pub drain_delay: Duration,
-    /// How much is logged, as a filter; `None`: the usual.
-    pub log: Option<String>,
+    /// What is logged where.
+    pub log: LogConfig,
+    /// Where access records go.
+    pub access_log: Option<Output>,
+    /// Where spans go.
+    pub otlp: Option<Collector>,
+    /// What the edge is called.
+    pub name: String,
     /// How much a push may bring.
     pub pushes: git::Limits,
     /// A build is stopped after this time.
     pub build_deadline: Duration,
     /// Where a test ends the control plane; nowhere by default.
     pub crash: Crash,
+}
+
+/// What is logged where.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How much, as a filter; `None`: the usual.
+    pub filter: Option<String>,
+    /// Where.
+    pub output: LogOutput,
 }
 
 /// Whether `up` makes and pushes the demo application.
@@ -63,129 +86,11 @@ pub enum Demo {
     Hello,
 }
 
-/// What `dormouse edge` runs with.
-#[derive(Clone, Debug)]
-pub struct EdgeConfig {
-    /// The table file.
-    pub table: PathBuf,
-    /// The certificate for names that the table has none for.
-    pub certificate: Option<KeyPairFiles>,
-    /// The secrets of session tickets that several edges share.
-    pub ticket_keys: Option<PathBuf>,
-    /// The certificates of the authority that every client of HTTPS needs one from.
-    pub client_ca: Option<PathBuf>,
-    /// Where HTTP is served.
-    pub http: Option<Address>,
-    /// Where HTTPS is served.
-    pub https: Option<Address>,
-    /// Whose connections begin with a PROXY protocol header.
-    pub proxy_protocol_from: Vec<Network>,
-    /// Whose forwarding fields are believed.
-    pub trust_forwarded_from: Vec<Network>,
-    /// Whether HTTP/2 is spoken on the HTTP listener, too.
-    pub http2: Http2,
-    /// Connections at a time; `None`: as many as there are descriptors for.
-    pub connections: Option<usize>,
-    /// Connections at a time of one client; `None`: no limit.
-    pub connections_per_client: Option<u32>,
-    /// Where operators get health.
-    pub admin: Option<SocketAddr>,
-    /// The file of access records.
-    pub access_log: Option<PathBuf>,
-    /// How long requests that run may go on at the end.
-    pub drain: Duration,
-    /// How long it says before that it will end.
-    pub drain_delay: Duration,
-    /// How it is replaced by another process, if it can be.
-    pub run: Option<RunConfig>,
-    /// Where the service manager hears how it is.
-    pub notify: Option<OsString>,
-    /// Worker threads; at least one.
-    pub workers: usize,
-    /// How much is logged, as a filter; `None`: the usual.
-    pub log: Option<String>,
-}
-
-/// How an edge and its successor find each other.
-#[derive(Clone, Debug)]
-pub struct RunConfig {
-    /// The folder where they meet.
-    pub folder: PathBuf,
-    /// Whether another one runs already.
-    pub begin: Begin,
-    /// How long a successor may take.
-    pub within: Duration,
-    /// What this one starts as its successor: a program, if it can be found again, and its arguments.
-    pub successor: (Option<PathBuf>, Vec<OsString>),
-}
-
-/// How an edge begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// Alone.
-    Fresh,
-    /// In place of the one that runs.
-    Upgrade,
-}
-
-/// Where `edge` serves if nothing else is said.
-const EDGE_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-const EDGE_HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
-
-/// Checks what was said to `edge`.
-pub fn edge(args: EdgeArgs) -> Result<EdgeConfig, Failure> {
-    let certificate = args.cert.zip(args.key).map(|(chain, key)| KeyPairFiles { chain, key });
-    let http = args.http.or_else(|| args.https.is_none().then_some(EDGE_HTTP.into()));
-    let https = args.https.or_else(|| certificate.as_ref().map(|_| EDGE_HTTPS.into()));
-    if https.is_none() && (args.ticket_keys.is_some() || args.client_ca.is_some()) {
-        let what = "--ticket-keys and --client-ca are of HTTPS, which is not served";
-        return Err(Failure::new(Exit::Configuration, what).hint("add --https ADDR"));
-    }
-    let listeners = [("--http", http.clone()), ("--https", https.clone()), ("--admin", args.admin.map(Address::from))];
-    distinct(listeners.into_iter().filter_map(|(flag, address)| Some((flag, address?))))?;
-    Ok(EdgeConfig {
-        table: args.table,
-        certificate,
-        ticket_keys: args.ticket_keys,
-        client_ca: args.client_ca,
-        http,
-        https,
-        proxy_protocol_from: args.proxy_protocol_from,
-        trust_forwarded_from: args.trust_forwarded_from,
-        http2: if args.http2_prior_knowledge { Http2::On } else { Http2::Off },
-        connections: args.connections.map(NonZeroUsize::get),
-        connections_per_client: args.connections_per_client.map(NonZeroU32::get),
-        admin: args.admin,
-        access_log: args.access_log,
-        drain: args.drain,
-        drain_delay: args.drain_delay.unwrap_or_default(),
-        run: args.run.map(|folder| RunConfig {
-            folder,
-            begin: if args.upgrade { Begin::Upgrade } else { Begin::Fresh },
-            within: args.upgrade_within,
-            successor: successor(),
-        }),
-        notify: variable("NOTIFY_SOCKET"),
-        workers: args.workers.map_or_else(cores, NonZeroUsize::get),
-        log: log(),
-    })
-}
-
-/// This program as it was started, but as an upgrade. Its path is looked up now: once the file was replaced, it would be that
-/// of the old one.
-fn successor() -> (Option<PathBuf>, Vec<OsString>) {
-    let upgrade = OsString::from("--upgrade");
-    let mut arguments: Vec<_> = std::env::args_os().skip(1).filter(|argument| *argument != upgrade).collect();
-    arguments.push(upgrade);
-    (std::env::current_exe().ok(), arguments)
-}
-
-/// Refuses two listeners on one address.
-fn distinct(listeners: impl IntoIterator<Item = (&'static str, Address)>) -> Result<(), Failure> {
-    let listeners: Vec<_> = listeners.into_iter().collect();
-    for (at, (flag, address)) in listeners.iter().enumerate() {
+/// Refuses two listeners on one address, each given with what it is called.
+fn distinct(listeners: &[(String, Address)]) -> Result<(), Failure> {
+    for (at, (name, address)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners[..at].iter().find(|(_, other)| address.is_fixed() && address == other) {
-            let what = format!("{other} and {flag} are both {address}");
+            let what = format!("{other} and {name} are both {address}");
             return Err(Failure::new(Exit::Configuration, what).hint("give each an address of its own"));
         }
     }
@@ -195,7 +100,7 @@ fn distinct(listeners: impl IntoIterator<Item = (&'static str, Address)>) -> Res
 /// Checks what was said to `up`.
 pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
     let listeners = [("--http", args.http), ("--https", args.https), ("--api", args.api), ("--admin", args.admin)];
-    distinct(listeners.map(|(flag, address)| (flag, address.into())))?;
+    distinct(&listeners.map(|(flag, address)| (flag.to_owned(), address.into())))?;
     if let Some(engine) = &args.engine {
         check_engine(engine)?;
     }
@@ -205,7 +110,6 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         return Err(Failure::new(Exit::Configuration, what).hint("name another folder with --data DIR"));
     }
     Ok(UpConfig {
-        data,
         http: args.http,
         https: args.https,
         api: args.api,
@@ -215,7 +119,14 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         engine: args.engine,
         workers: args.workers.map_or_else(cores, NonZeroUsize::get),
         drain_delay: args.drain_delay.unwrap_or_default(),
-        log: log(),
+        access_log: match args.access_log {
+            Some(access_log) => access_log.output(),
+            None => Some(data.join("access.log").into()),
+        },
+        otlp: args.otlp,
+        name: machine(),
+        data,
+        log: log(args.log),
         pushes: git::Limits::default(),
         build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: crash()?,
@@ -237,8 +148,16 @@ fn crash() -> Result<Crash, Failure> {
     })
 }
 
-fn log() -> Option<String> {
-    variable("DORMOUSE_LOG").map(|filter| filter.to_string_lossy().into_owned())
+fn log(output: LogOutput) -> LogConfig {
+    LogConfig { filter: variable("DORMOUSE_LOG").map(|filter| filter.to_string_lossy().into_owned()), output }
+}
+
+/// What the system calls this machine.
+fn machine() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    let sound = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    name.chars().filter(sound).take(MACHINE_MAX_BYTES).collect()
 }
 
 fn cores() -> usize {

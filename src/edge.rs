@@ -7,6 +7,7 @@ mod door;
 mod files;
 mod line;
 mod notify;
+pub(crate) mod passed;
 mod succession;
 mod upgrade;
 
@@ -15,16 +16,16 @@ pub use files::KeyPairFiles;
 use std::time::Duration;
 
 use dormouse_link::{Report, Table, Update};
-use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, Proxy};
+use dormouse_proxy::{Address, Config as ProxyConfig, Limits, Listener, Listening, OwnTicketKey, Proxy, Spans};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::app;
-use crate::config::{Begin, EdgeConfig};
+use crate::config::{Begin, EdgeConfig, ListenerConfig};
 use crate::ends::{self, Ends};
 use crate::failure::{Exit, Failure};
-use crate::telemetry;
+use crate::{otlp, telemetry};
 use door::Door;
 use files::{Files, Loaded};
 use notify::Notify;
@@ -34,32 +35,40 @@ use upgrade::Inheritance;
 /// How often the files are looked at. A HUP signal looks at once.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long the edge may take to apply its first table.
+/// How long the edge may take to apply its first table, and to serve it.
 const READY: Duration = Duration::from_secs(60);
 
 /// Updates and reports that wait to be taken.
 const CHANNEL: usize = 16;
 
 /// Serves until it is told to stop.
-pub fn run(config: &EdgeConfig) -> Result<(), Failure> {
-    telemetry::start(config.log.as_deref());
+pub fn run(mut config: EdgeConfig) -> Result<(), Failure> {
+    let passed = std::mem::take(&mut config.passed);
+    let _log = telemetry::start(&config.log)?;
+    let names = (config.name.0.as_str(), config.name.1.as_str());
+    let (spans, exporter) = config.otlp.as_ref().map(|to| otlp::start(to, names)).transpose()?.unzip();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Software, "cannot start").because(&error))?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve((&config, spans), passed));
     // A thread that waits for a disk that hangs is not waited for.
     runtime.shutdown_background();
+    if let Some(exporter) = exporter {
+        exporter.finish();
+    }
     served
 }
 
-async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
+async fn serve((config, spans): (&EdgeConfig, Option<Spans>), passed: Vec<Listening>) -> Result<(), Failure> {
     let mut ends = Ends::listen()?;
     let notify = Notify::new(config.notify.as_deref());
-    let Some((mut edge, mut succession)) = begin(config, &mut ends, &notify).await? else { return Ok(()) };
-    let at = |listener| edge.proxy.at(listener).cloned();
-    let admin = edge.proxy.admin().map(Address::from);
-    let ready = app::ready(&[("http", at("http")), ("https", at("https")), ("admin", admin)]);
+    let Some((mut edge, mut succession)) = begin((config, spans), passed, &mut ends, &notify).await? else {
+        return Ok(());
+    };
+    let listeners = edge.proxy.listeners().map(|(name, address)| (name, Some(address.clone())));
+    let admin = ("admin", edge.proxy.admin().map(Address::from));
+    let ready = app::ready(&listeners.chain([admin]).collect::<Vec<_>>());
     match (Failure::print(&ready), config.run.as_ref().map(|run| run.begin)) {
         // Nobody else serves any more; it must not end because nobody reads.
         (Err(failure), Some(Begin::Upgrade)) => tracing::warn!(%failure, "the ready line was not written"),
@@ -101,7 +110,12 @@ async fn serve(config: &EdgeConfig) -> Result<(), Failure> {
 }
 
 /// Starts, alone or in place of another edge; nothing where it was told to end meanwhile.
-async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<Option<(Edge, Succession)>, Failure> {
+async fn begin(
+    (config, spans): (&EdgeConfig, Option<Spans>),
+    passed: Vec<Listening>,
+    ends: &mut Ends,
+    notify: &Notify,
+) -> Result<Option<(Edge, Succession)>, Failure> {
     let mut succession = Succession::new(notify.clone())?;
     let inherit = async {
         match &config.run {
@@ -115,12 +129,14 @@ async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<
         inherited = inherit => inherited?,
         () = ends.told() => return Ok(None),
     };
-    let (sockets, predecessor) = match inheritance {
-        Some(Inheritance { sockets, predecessor }) => (sockets, Some(predecessor)),
-        None => (Vec::new(), None),
+    let (mut sockets, ticket_keys, predecessor) = match inheritance {
+        Some(Inheritance { sockets, ticket_keys, predecessor }) => (sockets, ticket_keys, Some(predecessor)),
+        None => (Vec::new(), Vec::new(), None),
     };
+    // Behind those of the predecessor, which are the same ones where it got them from the service manager, too.
+    sockets.extend(passed);
     let started = tokio::select! {
-        started = Edge::start(config, sockets, notify) => started,
+        started = Edge::start((config, spans), (sockets, ticket_keys), notify) => started,
         () = ends.told() => return Ok(None),
     };
     let edge = match (started, &predecessor) {
@@ -143,9 +159,9 @@ async fn begin(config: &EdgeConfig, ends: &mut Ends, notify: &Notify) -> Result<
             }
             return relieved.map(|_| None);
         }
-        edge.proxy.alone();
         tracing::info!(pid = predecessor.pid, "serving in place of another process");
     }
+    edge.proxy.alone();
     if let Some(run) = &config.run {
         match (Door::open(&run.folder), &predecessor) {
             (Ok(door), _) => succession.open(run.clone(), door),
@@ -174,7 +190,11 @@ struct Tables {
 }
 
 impl Edge {
-    async fn start(config: &EdgeConfig, sockets: Vec<Listening>, notify: &Notify) -> Result<Self, Failure> {
+    async fn start(
+        (config, spans): (&EdgeConfig, Option<Spans>),
+        (sockets, ticket_keys): (Vec<Listening>, Vec<OwnTicketKey>),
+        notify: &Notify,
+    ) -> Result<Self, Failure> {
         let mut files = Files::new(config.table.clone(), config.certificate.clone(), config.ticket_keys.clone());
         // Looked at before anything listens: whoever starts it sees at once what is wrong. On a thread of its own, since a
         // disk may hang, and signals count all the same.
@@ -188,7 +208,10 @@ impl Edge {
         app::raise_descriptors();
         let (updates, taken) = mpsc::channel(CHANNEL);
         let (said, reports) = mpsc::channel(CHANNEL);
-        let proxy = Proxy::adopt(proxy_config(config)?, sockets, taken, said).map_err(|error| app::no_edge(&error))?;
+        let mut proxy = Proxy::adopt(ProxyConfig { spans, ..proxy_config(config)? }, sockets, taken, said)
+            .map_err(|error| app::no_edge(&error))?;
+        proxy.inherit_ticket_keys(&ticket_keys);
+        drop(ticket_keys);
         let hang_up = ends::listen(SignalKind::hangup())?;
         let mut tables = Tables { files, table: Table::default(), updates, reports, hang_up, notify: notify.clone() };
         tables.offer(&proxy, first).await;
@@ -200,6 +223,9 @@ impl Edge {
             }
         };
         timeout(READY, applied).await.map_err(|_| Failure::new(Exit::Software, "the table was not applied in time"))?;
+        // A predecessor stops when it hears that this one is ready: somebody has to accept at any moment.
+        let accepting = timeout(READY, proxy.accepting());
+        accepting.await.map_err(|_| Failure::new(Exit::Software, "not every worker serves in time"))?;
         Ok(Self { proxy, tables })
     }
 }
@@ -247,7 +273,7 @@ impl Tables {
 
     async fn offer(&mut self, proxy: &Proxy, loaded: Loaded) {
         if let Some(pair) = loaded.certificate {
-            proxy.fall_back("https", pair);
+            proxy.fall_back(&pair);
         }
         if let Some(keys) = loaded.ticket_keys {
             proxy.tickets(&keys);
@@ -267,24 +293,27 @@ impl Tables {
 }
 
 fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
-    let clients = config.client_ca.as_deref().map(files::clients).transpose()?;
-    let http = config.http.clone().map(|address| Listener { http2: config.http2, ..Listener::http(address) });
-    let https = config.https.clone().map(|address| Listener { clients, ..Listener::https(address) });
-    let with_proxies = |listener| Listener {
-        proxy_protocol_from: config.proxy_protocol_from.clone(),
-        trust_forwarded_from: config.trust_forwarded_from.clone(),
-        ..listener
+    let listener = |said: &ListenerConfig| {
+        let said = said.clone();
+        Ok(Listener {
+            name: said.name,
+            address: said.address,
+            protocol: said.protocol,
+            http2: said.http2,
+            clients: said.client_ca.as_deref().map(files::clients).transpose()?,
+            proxy_protocol_from: said.proxy_protocol_from,
+            trust_forwarded_from: said.trust_forwarded_from,
+            limits: said.limits,
+        })
     };
-    let limits = Limits::default();
     Ok(ProxyConfig {
-        listeners: http.into_iter().chain(https).map(with_proxies).collect(),
+        listeners: config.listeners.iter().map(listener).collect::<Result<_, Failure>>()?,
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
-        limits: Limits {
-            connections: config.connections.unwrap_or(limits.connections),
-            connections_per_client: config.connections_per_client,
-            ..limits
-        },
+        spans: None,
+        name: config.name.0.clone(),
+        region: config.name.1.clone(),
+        limits: Limits { memory: config.memory, ..config.limits.over(&Limits::default()) },
     })
 }

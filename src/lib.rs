@@ -9,5 +9,6 @@ pub mod edge;
 mod ends;
 pub mod failure;
 mod folder;
+pub mod otlp;
 mod plain;
 mod telemetry;

@@ -29,13 +29,13 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 /// How a connection comes.
 #[derive(Clone, Copy, Debug)]
-enum Speech {
+pub(crate) enum Speech {
     Plain,
     Tls,
     Http2,
 }
 
-trait Io: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
@@ -86,7 +86,7 @@ async fn one(rival: &Rival, speech: Speech, config: &Arc<ClientConfig>) -> Resul
     }
 }
 
-async fn tls(at: SocketAddr, config: &Arc<ClientConfig>) -> Result<impl Io + use<>> {
+pub(crate) async fn tls(at: SocketAddr, config: &Arc<ClientConfig>) -> Result<impl Io + use<>> {
     let stream = TcpStream::connect(at).await?;
     Ok(TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from(HOST)?, stream).await?)
 }
@@ -106,9 +106,6 @@ async fn http1(mut stream: impl Io + 'static) -> Result<Box<dyn Io>> {
 async fn http2(mut stream: impl Io + 'static) -> Result<Box<dyn Io>> {
     let mut head = vec![0x82, 0x87, 0x84, 0x01, u8::try_from(HOST.len())?];
     head.extend_from_slice(HOST.as_bytes());
-    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
-        [&[0, 0, u8::try_from(payload.len()).unwrap_or_default(), kind, flags, 0, 0, 0, stream], payload].concat()
-    };
     let settings = frame(4, 0, 0, &[]);
     let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings, &frame(1, 5, 1, &head)].concat();
     stream.write_all(&begin).await?;
@@ -126,8 +123,13 @@ async fn http2(mut stream: impl Io + 'static) -> Result<Box<dyn Io>> {
     }
 }
 
+/// A short one.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    [&[0, 0, u8::try_from(payload.len()).unwrap_or_default(), kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
 /// A client that trusts everybody and remembers nothing.
-fn config(speech: Speech) -> Result<Arc<ClientConfig>> {
+pub(crate) fn config(speech: Speech) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let trusting = builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusting(provider)));

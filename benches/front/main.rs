@@ -1,6 +1,7 @@
 //! The front beside a bare Pingora proxy, in one run: what a request costs, and what an idle connection holds.
 //!
-//! `cargo bench --bench front`, with `-- --full` for more rounds, with `-- --only cpu` for one part of `cpu`, `idle`, `slow`.
+//! `cargo bench --bench front`, with `-- --full` for more rounds, with `-- --only cpu` for one part of `cpu`, `idle`, `unread`,
+//! `slow`.
 //! The bench starts itself again as the origin and as the bare proxy; Dormouse is the release program, `dormouse edge --table`.
 //! docs/benchmarks.md tells what the figures mean.
 
@@ -13,6 +14,7 @@ mod idle;
 mod origin;
 mod rivals;
 mod slow;
+mod unread;
 
 use std::process::ExitCode;
 
@@ -71,6 +73,9 @@ fn measure(extent: &Extent) -> Result<()> {
         }
         if extent.has("idle") {
             idle::run(&stage).await?;
+        }
+        if extent.has("unread") {
+            unread::run(&stage).await?;
         }
         if extent.has("slow") {
             slow::run(&stage).await?;

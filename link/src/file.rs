@@ -5,7 +5,9 @@
 //!  "certificates": [{"host": "a.example.com", "chain": "a.pem", "key": "a.key"}]}
 //! ```
 //!
-//! A route names its own endpoints, or one of the file's `environments`, which several routes may share and which has a policy.
+//! A route names its own endpoints, or one of the file's `environments`, which several routes may share and which has a policy;
+//! or it sends clients elsewhere. The routes of one host become one object of the table.
+//!
 //! A file is taken whole or not at all: what is wrong in it is told with its place, and whoever serves goes on with what it
 //! has. Unknown fields are wrong, so that a slip of the pen is not a rule that silently does not hold.
 
@@ -16,17 +18,18 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Body, Certificate, CertificateName, Endpoint, Environment, EnvironmentId, Epoch, Generation, Host, InstanceId,
-    Invalid, LABEL_MAX_BYTES, Label, Object, ObjectId, OrganisationId, Policy, Route, State, Table, Term,
+    Action, Body, Certificate, CertificateName, Endpoint, Environment, EnvironmentId, Epoch, FieldMatch, Forward,
+    Generation, Host, HostPattern, Https, InstanceId, LABEL_MAX_BYTES, Label, MethodName, Object, ObjectId,
+    OrganisationId, PathMatch, Policy, Redirect, Route, RoutePath, Rule, State, Table, Term, To, When,
 };
 
+mod error;
 mod once;
+
+pub use error::FileError;
 
 /// The largest table file that is read, in bytes: a million routes fit.
 pub const FILE_MAX_BYTES: u64 = 512 << 20;
-
-/// The only path a route can have, until routes have paths.
-const ROOT: &str = "/";
 
 /// What a table file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,9 @@ const ROOT: &str = "/";
 pub struct TableFile {
     /// Who serves what.
     pub routes: Vec<FileRoute>,
+    /// What hosts ask of connections.
+    #[serde(default, deserialize_with = "once::deserialize", skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<HostPattern, FileHost>,
     /// What several routes may share, by name.
     #[serde(default, deserialize_with = "once::deserialize", skip_serializing_if = "BTreeMap::is_empty")]
     pub environments: BTreeMap<Label, FileEnvironment>,
@@ -42,21 +48,48 @@ pub struct TableFile {
     pub certificates: Vec<FileCertificate>,
 }
 
-/// Requests for a host go to endpoints, its own or those of an environment.
+/// Requests for a host go to endpoints, its own or those of an environment, or elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRoute {
-    /// The host, exact.
-    pub host: Host,
-    /// `/`.
-    #[serde(default = "root")]
-    pub path: String,
+    /// The host; `*.` and a domain for hosts one label below it; `*` for the rest.
+    pub host: HostPattern,
+    /// The path, normally with all that is below it.
+    #[serde(default)]
+    pub path: RoutePath,
+    /// Whether all below the path belongs to it.
+    #[serde(default, rename = "match")]
+    pub matching: PathMatch,
+    /// The method, if only for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<MethodName>,
+    /// What a request's head has to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<FieldMatch>,
     /// Where instances listen, plain HTTP/1.1; at least one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<SocketAddr>>,
     /// One of the file's environments, instead of endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Label>,
+    /// Where clients are sent, instead of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Box<Redirect>>,
+    /// What comes in the place of the route's path; `/` takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_prefix: Option<RoutePath>,
+    /// What comes in the place of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite_host: Option<Host>,
+}
+
+/// What a host asks of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileHost {
+    /// About HTTPS.
+    #[serde(default)]
+    pub https: Https,
 }
 
 /// Who serves the routes that name it.
@@ -82,84 +115,6 @@ pub struct FileCertificate {
     pub key: PathBuf,
 }
 
-fn root() -> String {
-    ROOT.to_owned()
-}
-
-/// Why a table file is not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// It is no JSON, or has other fields or types; with line and column.
-    #[error("the table file cannot be read as a table")]
-    Json(#[from] serde_json::Error),
-    /// Two routes claim one host.
-    #[error("routes[{second}]: {host} has a route already, routes[{first}]")]
-    RouteTwice {
-        /// The earlier route, counted from 0.
-        first: usize,
-        /// The later one.
-        second: usize,
-        /// The host of both.
-        host: Host,
-    },
-    /// A path other than `/`.
-    #[error("routes[{at}]: a route's path is \"/\", not {path:?}: routes by path are not there yet")]
-    Path {
-        /// Which route, counted from 0.
-        at: usize,
-        /// What it has.
-        path: String,
-    },
-    /// Nobody can be served by that.
-    #[error("routes[{at}]: the endpoints of {host} cannot be used")]
-    Route {
-        /// Which route, counted from 0.
-        at: usize,
-        /// Its host.
-        host: Host,
-        /// Why.
-        #[source]
-        invalid: Invalid,
-    },
-    /// Nobody, or two, to be served by.
-    #[error("routes[{at}]: the route of {host} has either \"endpoints\" or an \"environment\"")]
-    OneTarget {
-        /// Which route, counted from 0.
-        at: usize,
-        /// Its host.
-        host: Host,
-    },
-    /// It names what is not there.
-    #[error("routes[{at}]: there is no environment {environment:?} for {host}", environment = environment.as_str())]
-    NoEnvironment {
-        /// Which route, counted from 0.
-        at: usize,
-        /// Its host.
-        host: Host,
-        /// What it names.
-        environment: Label,
-    },
-    /// Nobody can be served by it.
-    #[error("environments.{name}: it cannot be used")]
-    Environment {
-        /// Its name.
-        name: Label,
-        /// Why.
-        #[source]
-        invalid: Invalid,
-    },
-    /// Two certificates for one host.
-    #[error("certificates[{second}]: {host} has a certificate already, certificates[{first}]")]
-    CertificateTwice {
-        /// The earlier certificate, counted from 0.
-        first: usize,
-        /// The later one.
-        second: usize,
-        /// What both are for.
-        host: CertificateName,
-    },
-}
-
 impl TableFile {
     /// Reads a file's text, and checks it whole.
     pub fn parse(text: &str) -> Result<Self, FileError> {
@@ -170,33 +125,23 @@ impl TableFile {
 
     fn check(&self) -> Result<(), FileError> {
         for (name, environment) in &self.environments {
-            let checked = environment.named(name, Epoch(0)).check();
+            let checked = environment.named(name).check();
             checked.map_err(|invalid| FileError::Environment { name: name.clone(), invalid })?;
         }
-        let mut hosts = BTreeMap::new();
         for (at, route) in self.routes.iter().enumerate() {
-            let host = || route.host.clone();
-            if route.path != ROOT {
-                return Err(FileError::Path { at, path: route.path.clone() });
-            }
-            if let Some(first) = hosts.insert(&route.host, at) {
-                return Err(FileError::RouteTwice { first, second: at, host: host() });
-            }
-            match (&route.endpoints, &route.environment) {
-                (Some(endpoints), None) => {
-                    let own = route.own(endpoints, Epoch(0));
-                    own.check().map_err(|invalid| FileError::Route { at, host: host(), invalid })?;
-                }
-                (None, Some(name)) if self.environments.contains_key(name) => {}
-                (None, Some(name)) => {
-                    return Err(FileError::NoEnvironment { at, host: host(), environment: name.clone() });
-                }
-                _ => return Err(FileError::OneTarget { at, host: host() }),
-            }
+            route.check(at, &self.environments)?;
         }
-        let mut hosts = BTreeMap::new();
+        let by_host = self.by_host();
+        for (host, routes) in &by_host {
+            let checked = self.route(host, routes).check();
+            checked.map_err(|wrong| FileError::of_route(host, routes, wrong))?;
+        }
+        if let Some(host) = self.hosts.keys().find(|host| !by_host.contains_key(host)) {
+            return Err(FileError::NoRoute { host: host.clone() });
+        }
+        let mut names = BTreeMap::new();
         for (at, certificate) in self.certificates.iter().enumerate() {
-            if let Some(first) = hosts.insert(&certificate.host, at) {
+            if let Some(first) = names.insert(&certificate.host, at) {
                 return Err(FileError::CertificateTwice { first, second: at, host: certificate.host.clone() });
             }
         }
@@ -208,16 +153,14 @@ impl TableFile {
     pub fn table(&self, previous: &Table, certificates: Vec<Certificate>) -> Table {
         let generation = Generation(previous.generation.0 + 1);
         let mut table = Table { term: Term(1), generation, objects: BTreeMap::new() };
-        let named = self.environments.iter().map(|(name, environment)| environment.named(name, Epoch(0)));
-        let own = self.routes.iter().filter_map(|route| Some(route.own(route.endpoints.as_ref()?, Epoch(0))));
+        let by_host = self.by_host();
+        let named = self.environments.iter().map(|(name, environment)| environment.named(name));
+        let own = by_host.values().flatten().filter_map(|(at, id)| self.routes[*at].own(id.clone()));
         let environments = named.chain(own).map(|mut environment| {
             environment.epoch = next_epoch(previous, &environment);
             Body::Environment(Box::new(environment))
         });
-        let routes = self
-            .routes
-            .iter()
-            .map(|route| Body::Route(Route { host: route.host.clone(), environment: route.environment_id() }));
+        let routes = by_host.iter().map(|(host, routes)| Body::Route(self.route(host, routes)));
         let certificates = certificates.into_iter().map(Body::Certificate);
         for body in environments.chain(routes).chain(certificates) {
             let mut object = Object { version: generation, organisation: OrganisationId::new("file"), body };
@@ -229,30 +172,92 @@ impl TableFile {
         }
         table
     }
+
+    /// The places of each host's routes, and the environment each would go to.
+    fn by_host(&self) -> ByHost<'_> {
+        let mut by_host = ByHost::new();
+        for (at, route) in self.routes.iter().enumerate() {
+            let routes = by_host.entry(&route.host).or_default();
+            let id = match &route.environment {
+                Some(name) => EnvironmentId::new(name.as_str()),
+                // No name of an environment has a slash in it.
+                None => match routes.iter().filter(|(other, _)| self.routes[*other].path == route.path).count() {
+                    0 => EnvironmentId::new(format!("{}{}", route.host, route.path)),
+                    count => EnvironmentId::new(format!("{}{}#{count}", route.host, route.path)),
+                },
+            };
+            routes.push((at, id));
+        }
+        by_host
+    }
+
+    fn route(&self, host: &HostPattern, routes: &[(usize, EnvironmentId)]) -> Route {
+        let rules: Vec<_> = routes.iter().map(|(at, id)| self.routes[*at].rule(id.clone())).collect();
+        let to = match &rules[..] {
+            [Rule { when, action: Action::Forward(forward) }]
+                if *when == When::default() && forward.replace_prefix.is_none() && forward.rewrite_host.is_none() =>
+            {
+                To::Environment(forward.environment.clone())
+            }
+            _ => To::Rules(rules),
+        };
+        let https = self.hosts.get(host).map(|host| &host.https).filter(|https| **https != Https::default());
+        Route { host: host.clone(), https: https.cloned().map(Box::new), to }
+    }
 }
 
+type ByHost<'f> = BTreeMap<&'f HostPattern, Vec<(usize, EnvironmentId)>>;
+
 impl FileRoute {
-    /// Of its endpoints it has an environment of its own, whose id is no name that an environment can have.
-    fn environment_id(&self) -> EnvironmentId {
-        match &self.environment {
-            Some(name) => EnvironmentId::new(name.as_str()),
-            None => EnvironmentId::new(format!("{}{}", self.host, self.path)),
+    fn check(&self, at: usize, environments: &BTreeMap<Label, FileEnvironment>) -> Result<(), FileError> {
+        let host = || self.host.clone();
+        match (&self.endpoints, &self.environment, &self.redirect) {
+            (Some(_), None, None) => {
+                let own = self.own(EnvironmentId::new("")).map_or(Ok(()), |own| own.check());
+                own.map_err(|invalid| FileError::Route { at, host: host(), invalid })
+            }
+            (None, Some(name), None) if environments.contains_key(name) => Ok(()),
+            (None, Some(name), None) => Err(FileError::NoEnvironment { at, host: host(), environment: name.clone() }),
+            (None, None, Some(_)) if self.replace_prefix.is_some() || self.rewrite_host.is_some() => {
+                Err(FileError::RewritesRedirect { at, host: host() })
+            }
+            (None, None, Some(_)) => Ok(()),
+            _ => Err(FileError::OneTarget { at, host: host() }),
         }
     }
 
-    fn own(&self, endpoints: &[SocketAddr], epoch: Epoch) -> Environment {
-        environment(self.environment_id(), app(&self.host), endpoints, epoch)
+    fn rule(&self, environment: EnvironmentId) -> Rule {
+        let when = When {
+            path: self.path.clone(),
+            matching: self.matching,
+            method: self.method.clone(),
+            fields: self.headers.clone(),
+        };
+        let action = match &self.redirect {
+            Some(redirect) => Action::Redirect(redirect.clone()),
+            None => Action::Forward(Forward {
+                environment,
+                replace_prefix: self.replace_prefix.clone(),
+                rewrite_host: self.rewrite_host.clone(),
+            }),
+        };
+        Rule { when, action }
+    }
+
+    /// The environment of its own that a route with endpoints has.
+    fn own(&self, id: EnvironmentId) -> Option<Environment> {
+        Some(environment(id, app(&self.host), self.endpoints.as_ref()?))
     }
 }
 
 impl FileEnvironment {
-    fn named(&self, name: &Label, epoch: Epoch) -> Environment {
-        let environment = environment(EnvironmentId::new(name.as_str()), name.clone(), &self.endpoints, epoch);
+    fn named(&self, name: &Label) -> Environment {
+        let environment = environment(EnvironmentId::new(name.as_str()), name.clone(), &self.endpoints);
         Environment { policy: self.policy.clone(), ..environment }
     }
 }
 
-fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr], epoch: Epoch) -> Environment {
+fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr]) -> Environment {
     let endpoint =
         |address: &SocketAddr| Endpoint { instance: InstanceId::new(address.to_string()), address: *address };
     Environment {
@@ -261,7 +266,7 @@ fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr], epoch: E
         name: label("file"),
         deployment: 0,
         state: State::Ready,
-        epoch,
+        epoch: Epoch(0),
         endpoints: endpoints.iter().map(endpoint).collect(),
         policy: Policy::default(),
     }
@@ -276,7 +281,7 @@ fn next_epoch(previous: &Table, environment: &Environment) -> Epoch {
 }
 
 /// A name for records, as near to the host as a label can be.
-fn app(host: &Host) -> Label {
+fn app(host: &HostPattern) -> Label {
     let plain = |byte: u8| if byte.is_ascii_lowercase() || byte.is_ascii_digit() { byte as char } else { '-' };
     let text: String = host.as_str().bytes().take(LABEL_MAX_BYTES).map(plain).collect();
     text.trim_matches('-').parse().unwrap_or_else(|_| label("file"))

@@ -15,7 +15,7 @@ pub const HOST_MAX_BYTES: usize = 255;
 /// A host name in its one spelling: lower case, no port, no trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Host(String);
+pub struct Host(Box<str>);
 
 /// Why a text names no host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ impl FromStr for Host {
 
     fn from_str(text: &str) -> Result<Self, HostError> {
         let mut buffer = [0; HOST_MAX_BYTES];
-        normalise_authority(text.as_bytes(), &mut buffer).map(|host| Self(host.to_owned()))
+        normalise_authority(text.as_bytes(), &mut buffer).map(|host| Self(host.into()))
     }
 }
 
@@ -60,7 +60,7 @@ impl TryFrom<String> for Host {
 
 impl From<Host> for String {
     fn from(host: Host) -> Self {
-        host.0
+        host.0.into()
     }
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Host {
 /// What a certificate is offered for: a host, or every host one label below a domain (`*.example.com`; RFC 9525 section 6.3).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct CertificateName(String);
+pub struct CertificateName(Box<str>);
 
 /// Before the domain of a name that covers all hosts below it.
 const WILDCARD: &str = "*.";
@@ -126,7 +126,7 @@ impl FromStr for CertificateName {
         if WILDCARD.len() + domain.0.len() > HOST_MAX_BYTES {
             return Err(HostError::TooLong);
         }
-        Ok(Self(format!("{WILDCARD}{domain}")))
+        Ok(Self(format!("{WILDCARD}{domain}").into()))
     }
 }
 
@@ -140,11 +140,90 @@ impl TryFrom<String> for CertificateName {
 
 impl From<CertificateName> for String {
     fn from(name: CertificateName) -> Self {
-        name.0
+        name.0.into()
     }
 }
 
 impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The pattern of every host that no other one covers.
+const ANY: &str = "*";
+
+/// Which hosts a route is for: one, every host one label below a domain (`*.example.com`), or whatever has no other (`*`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostPattern(Box<str>);
+
+/// What a [`HostPattern`] covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Covers {
+    /// What nothing else covers.
+    Any,
+    /// Hosts one label below a domain.
+    Below,
+    /// One host.
+    One,
+}
+
+impl HostPattern {
+    /// The pattern of every host that no other one covers.
+    pub fn any() -> Self {
+        Self(ANY.into())
+    }
+
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What it covers.
+    pub fn covers(&self) -> Covers {
+        match &*self.0 {
+            ANY => Covers::Any,
+            name if name.starts_with(WILDCARD) => Covers::Below,
+            _ => Covers::One,
+        }
+    }
+
+    /// The host, if it covers one only.
+    pub fn host(&self) -> Option<Host> {
+        (self.covers() == Covers::One).then(|| Host(self.0.clone()))
+    }
+}
+
+impl From<Host> for HostPattern {
+    fn from(host: Host) -> Self {
+        Self(host.0)
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        if text == ANY { Ok(Self::any()) } else { Ok(Self(text.parse::<CertificateName>()?.0)) }
+    }
+}
+
+impl TryFrom<String> for HostPattern {
+    type Error = HostError;
+
+    fn try_from(text: String) -> Result<Self, HostError> {
+        text.parse()
+    }
+}
+
+impl From<HostPattern> for String {
+    fn from(pattern: HostPattern) -> Self {
+        pattern.0.into()
+    }
+}
+
+impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -218,6 +297,22 @@ mod tests {
         assert_eq!("A.example".parse::<CertificateName>().expect("a host").host(), "a.example".parse().ok());
         for bad in ["*", "*.", "*.*.a", "a.*.b", "**.a", "*.1.2.3.4", "*.[::1]", "*a.b"] {
             assert!(bad.parse::<CertificateName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_one_host_those_below_a_domain_or_the_rest() {
+        for (text, shown, covers) in [
+            ("A.example.", "a.example", Covers::One),
+            ("*.A.example", "*.a.example", Covers::Below),
+            ("*", "*", Covers::Any),
+        ] {
+            let pattern: HostPattern = text.parse().expect(text);
+            assert_eq!((pattern.as_str(), pattern.covers()), (shown, covers));
+            assert_eq!(pattern.host().is_some(), covers == Covers::One);
+        }
+        for bad in ["**", "*.*", "a.*.b", "*a", ""] {
+            assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }
     }
 

@@ -10,15 +10,22 @@ mod message;
 mod millis;
 mod name;
 mod network;
+pub mod path;
 pub mod policy;
+mod route;
 mod table;
 
 pub use file::{FILE_MAX_BYTES, FileCertificate, FileEnvironment, FileError, FileRoute, TableFile};
-pub use host::{CertificateName, HOST_MAX_BYTES, Host, HostError, normalise_authority};
+pub use host::{CertificateName, Covers, HOST_MAX_BYTES, Host, HostError, HostPattern, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
 pub use name::{
     EnvironmentId, Epoch, Generation, InstanceId, LABEL_MAX_BYTES, Label, LabelError, OrganisationId, Term,
 };
 pub use network::{Network, NetworkError, masked_v6};
+pub use path::{PATH_MAX_BYTES, PathError, RoutePath};
 pub use policy::Policy;
-pub use table::{Body, Certificate, Endpoint, Environment, Invalid, Object, ObjectId, Route, State, Table};
+pub use route::{
+    Action, Asked, FIELDS_MAX, FieldMatch, FieldName, Forward, Found, Hsts, Https, MethodName, PathMatch, RULES_MAX,
+    Redirect, RedirectError, RedirectStatus, Route, RouteError, Rule, RuleError, Scheme, To, ToHttps, When,
+};
+pub use table::{Body, Certificate, Endpoint, Environment, Invalid, Object, ObjectId, State, Table};

@@ -11,7 +11,7 @@ pub const LABEL_MAX_BYTES: usize = 40;
 /// The name of an application or an environment: a lower-case DNS label, so that it can stand in a host name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Label(String);
+pub struct Label(Box<str>);
 
 /// Why a text is not a [`Label`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ impl FromStr for Label {
         if !text.bytes().all(allowed) || text.starts_with('-') || text.ends_with('-') {
             return Err(LabelError::Character);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -62,7 +62,7 @@ impl TryFrom<String> for Label {
 
 impl From<Label> for String {
     fn from(label: Label) -> Self {
-        label.0
+        label.0.into()
     }
 }
 
@@ -77,12 +77,12 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Box<str>);
 
         impl $name {
             /// Takes an id that the store made.
             pub fn new(id: impl Into<String>) -> Self {
-                Self(id.into())
+                Self(id.into().into_boxed_str())
             }
 
             /// The id as text.

@@ -8,16 +8,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Base, CertificateName, EnvironmentId, Epoch, Gap, Generation, Host, InstanceId, Label, OrganisationId, Policy,
-    Rejected, Term, Update,
+    Base, CertificateName, EnvironmentId, Epoch, Gap, Generation, HostPattern, InstanceId, Label, OrganisationId,
+    Policy, Rejected, Route, RouteError, Term, Update,
 };
 
 /// What an object is called; unique in a table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectId {
-    /// The route of a host.
-    Route(Host),
+    /// The routes of a host, or of several.
+    Route(HostPattern),
     /// The cell of an environment.
     Environment(EnvironmentId),
     /// The certificate of a host, or of all hosts below a domain.
@@ -39,21 +39,12 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
-    /// Requests for a host go to an environment.
+    /// Where a host's requests go.
     Route(Route),
     /// How an environment is to be served now. Boxed, so that the many routes of a table are not as large.
     Environment(Box<Environment>),
     /// What a host proves itself with.
     Certificate(Certificate),
-}
-
-/// Requests for `host` are served by `environment`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// The host, exact.
-    pub host: Host,
-    /// Who serves it.
-    pub environment: EnvironmentId,
 }
 
 /// An environment's cell: state, endpoints and policy. Read anew at every choice of an endpoint.
@@ -143,6 +134,9 @@ pub enum Invalid {
     /// A policy that nobody can be served by.
     #[error(transparent)]
     Policy(#[from] crate::policy::PolicyError),
+    /// A route that contradicts itself.
+    #[error(transparent)]
+    Route(#[from] RouteError),
 }
 
 impl Object {
@@ -159,7 +153,8 @@ impl Object {
     pub fn check(&self) -> Result<(), Invalid> {
         match &self.body {
             Body::Environment(environment) => environment.check(),
-            Body::Route(_) | Body::Certificate(_) => Ok(()),
+            Body::Route(route) => Ok(route.check()?),
+            Body::Certificate(_) => Ok(()),
         }
     }
 }

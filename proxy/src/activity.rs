@@ -24,6 +24,11 @@ impl Activity {
         }
     }
 
+    /// All that may have requests in flight.
+    pub(crate) fn cells(&self) -> &[Arc<Cell>] {
+        &self.cells
+    }
+
     /// The report of this period. A cell leaves the list before it is looked at, so that a request that comes in between
     /// lists it again; the loss of one report costs a period.
     pub(crate) fn report(&mut self, signals: &Signals) -> Option<Report> {

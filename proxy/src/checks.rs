@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use dormouse_link::Network;
 use dormouse_link::policy::{Access, Authorization, Limits, Maintenance, Policy};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::HeaderMap;
 
-use crate::decide::headers::canonical_eq;
+use crate::decide::granted::Granted;
 use crate::decide::refuse::Reason;
 use crate::edge::Edge;
 use crate::exchange::Exchange;
@@ -58,9 +58,7 @@ pub(crate) struct Checks {
 #[derive(Debug)]
 pub(crate) struct Pass {
     _slot: Slot,
-    drops_authorization: bool,
-    /// Fields of the authority's answer, and the names that it alone may set.
-    copied: Vec<(HeaderName, Option<HeaderValue>)>,
+    pub(crate) granted: Granted,
 }
 
 /// Why a request did not pass, or did not get an endpoint.
@@ -209,27 +207,8 @@ pub(crate) async fn pass(
     let _slot = checks.running.enter(checks.limits.as_deref(), client)?;
     let drops_authorization =
         checks.basic.as_ref().is_some_and(|basic| basic.policy().authorization == Authorization::Remove);
-    exchange.pass = Some(Box::new(Pass { _slot, drops_authorization, copied }));
+    exchange.pass = Some(Box::new(Pass { _slot, granted: Granted { drops_authorization, copied } }));
     Ok(())
-}
-
-impl Pass {
-    /// Brings a request's fields to what its application is to get: the password goes, the authority's words come, and
-    /// nobody else's in their place. `remove` and `set` are the lane's.
-    pub(crate) fn removed<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = HeaderName> + 'a {
-        let is_removed = |name: &&HeaderName| {
-            let said_by_others =
-                self.copied.iter().any(|(copied, _)| canonical_eq(name.as_str().as_bytes(), copied.as_str()));
-            said_by_others
-                || (self.drops_authorization && canonical_eq(name.as_str().as_bytes(), header::AUTHORIZATION.as_str()))
-        };
-        headers.keys().filter(is_removed).cloned()
-    }
-
-    /// The authority's words.
-    pub(crate) fn set(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
-        self.copied.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
-    }
 }
 
 #[cfg(test)]

@@ -1,90 +1,37 @@
 //! What a proxy is told at its start: addresses, and every limit by name with a default that is safe.
 
 mod address;
+mod listener;
 
 pub use address::{Address, AddressError};
 pub use dormouse_link::{Network, NetworkError};
+pub use listener::{Http2, Listener, ListenerLimits, Protocol};
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::front::tls::ClientAuthority;
+use crate::access::Output;
+use crate::spans::Spans;
 
 /// Where a proxy listens and how much it lets through.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where visitors are served; each has a name of its own.
     pub listeners: Vec<Listener>,
-    /// `/healthz`, `/readyz`, `/table` and `/connections`; meant for loopback, it asks nobody who they are.
+    /// `/healthz`, `/readyz`, `/metrics`, `/table` and `/connections`; meant for loopback, it asks nobody who they are.
     pub admin: Option<SocketAddr>,
     /// Threads that serve visitors.
     pub workers: usize,
-    /// The file of access records; none are kept without it.
-    pub access_log: Option<PathBuf>,
-    /// How long, how large, how many.
+    /// Where access records go; none are kept without it.
+    pub access_log: Option<Output>,
+    /// Where spans of requests are left; none are made without it.
+    pub spans: Option<Spans>,
+    /// What this edge is called in access records.
+    pub name: String,
+    /// The region that it is of, in access records.
+    pub region: String,
+    /// How long, how large, how many; a listener may say otherwise for itself.
     pub limits: Limits,
-}
-
-/// A place where visitors are served.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// What it is called in errors and logs: `http`, `https`.
-    pub name: &'static str,
-    /// Where it listens; port 0 takes a free one.
-    pub address: Address,
-    /// What is spoken there.
-    pub protocol: Protocol,
-    /// Whether HTTP/2 is spoken, too.
-    pub http2: Http2,
-    /// Over TLS: whose certificates clients need; without, nobody asks them for one.
-    pub clients: Option<ClientAuthority>,
-    /// Whose connections begin with a PROXY protocol header, each of them; from others it is a bad request.
-    pub proxy_protocol_from: Vec<Network>,
-    /// Whose `X-Forwarded-For`, `-Proto` and `-Port` are believed; nobody else's are.
-    pub trust_forwarded_from: Vec<Network>,
-}
-
-/// Whether a listener speaks HTTP/2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Http2 {
-    /// HTTP/1 only.
-    Off,
-    /// Over TLS with who chooses it (ALPN), else with who begins with it (RFC 9113 section 3.3).
-    On,
-}
-
-/// What is spoken on a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP as it is.
-    Plain,
-    /// HTTP over TLS; certificates come with the table.
-    Tls,
-}
-
-impl Listener {
-    /// Plain HTTP, called `http`.
-    pub fn http(address: impl Into<Address>) -> Self {
-        Self::new("http", address.into(), (Protocol::Plain, Http2::Off))
-    }
-
-    /// HTTPS, called `https`.
-    pub fn https(address: impl Into<Address>) -> Self {
-        Self::new("https", address.into(), (Protocol::Tls, Http2::On))
-    }
-
-    fn new(name: &'static str, address: Address, (protocol, http2): (Protocol, Http2)) -> Self {
-        Self {
-            name,
-            address,
-            protocol,
-            http2,
-            clients: None,
-            proxy_protocol_from: Vec::new(),
-            trust_forwarded_from: Vec::new(),
-        }
-    }
 }
 
 impl Default for Config {
@@ -94,6 +41,9 @@ impl Default for Config {
             admin: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             access_log: None,
+            spans: None,
+            name: String::new(),
+            region: String::new(),
             limits: Limits::default(),
         }
     }
@@ -102,6 +52,9 @@ impl Default for Config {
 /// Every limit of the data plane.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Bytes of memory that the process may have, before it refuses some work (`overload`). `None`: what its control group
+    /// may have, or three quarters of the machine's.
+    pub memory: Option<u64>,
     /// Connections of visitors at a time; more are closed at once. Fewer where the process may not have descriptors enough.
     pub connections: usize,
     /// The same for one client's address, or one /64 of IPv6; `None`: no limit.
@@ -122,6 +75,8 @@ pub struct Limits {
     pub streams: u32,
     /// Bytes of a stream that are under way unread, in either direction.
     pub stream_window: u32,
+    /// Bytes of an answer that are asked of the instance's socket at a time, about, if the client is one of HTTP/2.
+    pub stream_read: usize,
     /// Of a request body; then 413.
     pub body_bytes: u64,
     /// Between two reads of a request body; then 408.
@@ -181,6 +136,7 @@ impl Default for Limits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
+            memory: None,
             connections: usize::MAX,
             connections_per_client: None,
             handshakes: 4096,
@@ -191,6 +147,7 @@ impl Default for Limits {
             target_bytes: 16 << 10,
             streams: 100,
             stream_window: 64 << 10,
+            stream_read: 8 << 10,
             body_bytes: 500 << 20,
             body_gap: seconds(60),
             client_write: seconds(60),

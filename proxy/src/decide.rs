@@ -1,28 +1,67 @@
 //! What is to become of a request: pure, from its head, its connection and the table.
+//!
+//! In this order: is the host known, may this connection ask for it, is the path ours, is the host served over HTTPS only, and
+//! which rule does the request meet. Whatever is answered here, neither wakes nor reaches anybody.
 
 pub(crate) mod forwarded;
+pub(crate) mod granted;
 pub(crate) mod headers;
+pub(crate) mod location;
+pub(crate) mod paths;
 pub(crate) mod refuse;
 pub(crate) mod response;
+pub(crate) mod trace;
 
 use std::sync::Arc;
+
+use dormouse_link::{Asked, Found, RoutePath};
+use http::HeaderValue;
 
 use crate::front::fence::Framing;
 use crate::front::head::Head;
 use crate::front::tls::CertificateId;
 use crate::live::cell::Cell;
+use crate::live::sites::{Leads, Site, SiteAction, SiteRule, Sites};
+use headers::{Facts, Scheme};
+use location::Location;
+use paths::{Ambiguous, Paths};
 use refuse::Reason;
 
-/// Paths under it are ours on every host.
-const RESERVED_PREFIX: &str = "/.dormouse/";
+/// A request, as far as it decides.
+pub(crate) struct Request<'a, 'h> {
+    pub(crate) head: &'a Head,
+    pub(crate) facts: &'a Facts,
+    pub(crate) proof: Option<&'a Proof<'a>>,
+    /// Where a policy does not say it.
+    pub(crate) body_max: u64,
+    /// Looks for a header field by its lower-case name.
+    pub(crate) field: &'a dyn Fn(&str) -> Found<'h>,
+}
 
-/// What is to become of a request.
+/// What is to become of a request, and what its answer says in any case.
 #[derive(Debug)]
-pub(crate) enum Decision {
+pub(crate) struct Decision {
+    pub(crate) outcome: Outcome,
+    /// `Strict-Transport-Security`.
+    pub(crate) hsts: Option<HeaderValue>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
     /// It goes to an environment.
-    Route(Arc<Cell>),
+    Route(Arc<Cell>, Option<Box<Rewritten>>),
+    /// Its client is sent elsewhere.
+    Redirect(Reason, String),
     /// It is answered here.
     Answer(Reason),
+}
+
+/// What an instance gets instead of what the client sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rewritten {
+    /// Path and query.
+    pub(crate) target: Option<String>,
+    pub(crate) host: Option<HeaderValue>,
 }
 
 /// Who a TLS client was told that it speaks to, and who would have been named to it for another host.
@@ -41,143 +80,91 @@ impl Proof<'_> {
     }
 }
 
-/// Decides; whatever is refused here neither wakes nor reaches anybody.
-pub(crate) fn decide(
-    head: &Head,
-    proof: Option<&Proof<'_>>,
-    body_max: u64,
-    route: impl FnOnce(&str) -> Option<Arc<Cell>>,
-) -> Decision {
-    let Some(cell) = route(head.name.as_str()) else { return Decision::Answer(Reason::UnknownHost) };
-    if proof.is_some_and(|proof| proof.is_anothers(head.name.as_str())) {
-        return Decision::Answer(Reason::Misdirected);
+/// Decides.
+pub(crate) fn decide(request: &Request<'_, '_>, sites: &Sites) -> Decision {
+    let name = request.head.name.as_str();
+    let unknown = || Decision { outcome: Outcome::Answer(Reason::UnknownHost), hsts: None };
+    if name.is_empty() {
+        // HTTP/1.0 only. What names no host is not even for those that no other site is for.
+        return unknown();
     }
-    if is_reserved(head.path()) {
-        return Decision::Answer(Reason::Reserved);
-    }
-    if matches!(head.framing, Framing::Length(length) if length > cell.body_max(body_max)) {
-        return Decision::Answer(Reason::BodyTooLarge);
-    }
-    Decision::Route(cell)
+    sites.with(name, |site| {
+        let Some(site) = site else { return unknown() };
+        let https = site.https.as_deref().filter(|_| request.facts.scheme == Scheme::Https);
+        let hsts = https.and_then(|https| https.hsts.clone());
+        Decision { outcome: of_site(request, site).unwrap_or_else(Outcome::Answer), hsts }
+    })
 }
 
-/// Whether a path is ours, as it is written or as an application would resolve it: nobody gets around the prefix by another
-/// spelling of it, and what goes on to an application is always the path as it was sent.
-fn is_reserved(path: &str) -> bool {
-    let resolves = |pair: &[u8]| matches!(pair, b"//" | b"/.");
-    let bytes = path.as_bytes();
-    if !bytes.iter().any(|byte| matches!(byte, b'%' | b'\\')) && !bytes.windows(2).any(resolves) {
-        return false;
+fn of_site(request: &Request<'_, '_>, site: &Site) -> Result<Outcome, Reason> {
+    let head = request.head;
+    if request.proof.is_some_and(|proof| proof.is_anothers(head.name.as_str())) {
+        return Err(Reason::Misdirected);
     }
-    let decoded = decoded(bytes);
-    let mut segments: Vec<&[u8]> = Vec::new();
-    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
-        // What follows a semicolon are parameters of the segment (RFC 3986 section 3.3).
-        match segment.split(|&byte| byte == b';').next().unwrap_or_default() {
-            b"" | b"." => {}
-            b".." => drop(segments.pop()),
-            name => segments.push(name),
+    let paths = Paths::of(head.path());
+    if paths.reserved()? {
+        return Err(Reason::Reserved);
+    }
+    let https = site.https.as_deref().filter(|_| request.facts.scheme == Scheme::Http);
+    if let Some(to) = https.and_then(|https| https.redirect) {
+        return redirect(request, Location::https(head.name.as_str(), to), to.status, head.target.as_str());
+    }
+    match &site.leads {
+        Leads::ToOne(cell) => route(request, cell, None),
+        Leads::ByRules(rules) => by_rules(request, rules, &paths),
+    }
+}
+
+/// By the rule that every reading of the path leads to: what an instance makes of a path must not be another rule's.
+fn by_rules(request: &Request<'_, '_>, rules: &[SiteRule], paths: &Paths<'_>) -> Result<Outcome, Reason> {
+    let head = request.head;
+    let rule = paths.agreed(|path| {
+        let asked = Asked { path, method: head.method.as_str(), field: request.field };
+        rules.iter().position(|rule| rule.when.is_met(&asked))
+    })?;
+    let rule = &rules[rule.ok_or(Reason::NoRoute)?];
+    let replaced = |by: &Option<RoutePath>| {
+        let Some(by) = by else { return Ok(None) };
+        let path = paths.replaced(rule.when.path.as_str(), by.as_str())?;
+        let query = head.target.find('?').map_or("", |at| &head.target[at..]);
+        Ok::<_, Ambiguous>(Some(path + query))
+    };
+    match &rule.action {
+        SiteAction::Forward { cell, replace_prefix, host } => {
+            let target = if head.target == "*" { None } else { replaced(replace_prefix)? };
+            let rewritten = Rewritten { target, host: host.clone() };
+            route(request, cell, (rewritten != Rewritten::default()).then(|| Box::new(rewritten)))
+        }
+        SiteAction::Redirect(to) => {
+            let target = match &to.path {
+                Some(path) => Some([path.as_str(), head.target.find('?').map_or("", |at| &head.target[at..])].concat()),
+                None => replaced(&to.replace_prefix)?,
+            };
+            let location = Location::of(to, head.name.as_str(), request.facts);
+            redirect(request, location, to.status, target.as_deref().unwrap_or(&head.target))
         }
     }
-    let is_ours = |segment: &&[u8]| segment.eq_ignore_ascii_case(RESERVED_PREFIX.trim_matches('/').as_bytes());
-    path.starts_with(RESERVED_PREFIX) || segments.first().is_some_and(is_ours)
 }
 
-/// Percent-decoded once, as applications do; what is no escape stays.
-fn decoded(mut bytes: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(bytes.len());
-    while let [first, rest @ ..] = bytes {
-        let escape = match rest {
-            [high, low, after @ ..] if *first == b'%' => digit(*high).zip(digit(*low)).map(|pair| (pair, after)),
-            _ => None,
-        };
-        let (byte, after) = escape.map_or((*first, rest), |((high, low), after)| (high << 4 | low, after));
-        decoded.push(byte);
-        bytes = after;
+fn route(request: &Request<'_, '_>, cell: &Arc<Cell>, rewritten: Option<Box<Rewritten>>) -> Result<Outcome, Reason> {
+    if matches!(request.head.framing, Framing::Length(length) if length > cell.body_max(request.body_max)) {
+        return Err(Reason::BodyTooLarge);
     }
-    decoded
+    Ok(Outcome::Route(Arc::clone(cell), rewritten))
+}
+
+fn redirect(
+    request: &Request<'_, '_>,
+    to: Location<'_>,
+    status: dormouse_link::RedirectStatus,
+    target: &str,
+) -> Result<Outcome, Reason> {
+    let location = to.text(target);
+    if location == Location::own(request.head.name.as_str(), request.facts).text(&request.head.target) {
+        return Err(Reason::RedirectCircle);
+    }
+    Ok(Outcome::Redirect(Reason::Redirect(status), location))
 }
 
 #[cfg(test)]
-mod tests {
-    use dormouse_link::EnvironmentId;
-
-    use super::*;
-
-    fn decided(head: &str) -> Option<Reason> {
-        let head = Head::parse(head.as_bytes(), 100).expect("a head");
-        let cell = Arc::new(Cell::new(EnvironmentId::new("e")));
-        match decide(&head, None, 10, |host| (host == "a.example").then_some(cell)) {
-            Decision::Route(_) => None,
-            Decision::Answer(reason) => Some(reason),
-        }
-    }
-
-    #[test]
-    fn p23_a_connection_serves_the_hosts_of_its_certificate_and_no_others() {
-        let id = |host: &str| CertificateId::of_chain(&crate::front::tls::tests::chain(host));
-        let (one, other) = (id("one").expect("an id"), id("other").expect("an id"));
-        let decided = |host: &str| {
-            let head = Head::parse(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 100).expect("a head");
-            let cell = Arc::new(Cell::new(EnvironmentId::new("e")));
-            let instead = |host: &str| match host {
-                // Renewed since the handshake.
-                "a.example" | "other.example" => Some(other),
-                "same.example" => Some(one),
-                _ => None,
-            };
-            let proof = Proof { name: "a.example", certificate: one, instead: &instead };
-            match decide(&head, Some(&proof), 10, |host| (host != "unknown.example").then_some(cell)) {
-                Decision::Route(_) => None,
-                Decision::Answer(reason) => Some(reason),
-            }
-        };
-        assert_eq!(decided("A.example:443"), None, "its own name, whatever is offered now");
-        assert_eq!(decided("same.example"), None);
-        assert_eq!(decided("other.example"), Some(Reason::Misdirected));
-        assert_eq!(decided("none.example"), Some(Reason::Misdirected));
-        assert_eq!(decided("unknown.example"), Some(Reason::UnknownHost));
-    }
-
-    #[test]
-    fn a_known_host_is_routed_and_everything_else_answered() {
-        assert_eq!(decided("GET / HTTP/1.1\r\nHost: A.example:80\r\n\r\n"), None);
-        assert_eq!(decided("GET / HTTP/1.1\r\nHost: b.example\r\n\r\n"), Some(Reason::UnknownHost));
-        assert_eq!(decided("GET / HTTP/1.0\r\n\r\n"), Some(Reason::UnknownHost));
-        assert_eq!(decided("GET /.dormouse/x HTTP/1.1\r\nHost: a.example\r\n\r\n"), Some(Reason::Reserved));
-        for bad in [
-            "/.dormouse/../x",
-            "/x/../.dormouse/y",
-            "//.dormouse/",
-            "/./.dormouse/x",
-            "/%2edormouse/x",
-            "/x/%2e%2E/.dormouse/x",
-            "/.dormouse%2fx",
-            "/x/..%5c.dormouse\\x",
-            "/.Dormouse/x",
-            "/;a/.dormouse;b/x",
-            "/.dormouse",
-        ] {
-            let head = format!("GET {bad} HTTP/1.1\r\nHost: a.example\r\n\r\n");
-            assert_eq!(decided(&head), Some(Reason::Reserved), "p24 {bad}");
-        }
-        for good in [
-            "/x/.dormouse/",
-            "/.dormouses/",
-            "/%252edormouse/",
-            "/..%2f",
-            "/%2e%2e/",
-            "//",
-            "/a;b",
-            "/%00",
-            "/%",
-            "/%2",
-        ] {
-            let head = format!("GET {good} HTTP/1.1\r\nHost: a.example\r\n\r\n");
-            assert_eq!(decided(&head), None, "p24 {good}");
-        }
-        let large = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 11\r\n\r\n";
-        assert_eq!(decided(large), Some(Reason::BodyTooLarge));
-    }
-}
+mod tests;

@@ -44,9 +44,14 @@ pub(crate) struct Shares {
     pub(crate) pooled: usize,
 }
 
+/// How many of `allowed` are for connections and pools, where `listening` are in use already.
+pub(crate) fn usable(allowed: usize, listening: usize) -> usize {
+    allowed.saturating_sub(listening).saturating_sub(RESERVE.min(allowed / 4))
+}
+
 /// Shares `allowed` descriptors out, `listening` of which are in use already.
 pub(crate) fn share(allowed: usize, listening: usize, workers: usize, limits: &Limits) -> Shares {
-    let rest = allowed.saturating_sub(listening).saturating_sub(RESERVE.min(allowed / 4));
+    let rest = usable(allowed, listening);
     let pooled = limits.pooled.min(rest * POOL_PART.0 / POOL_PART.1 / workers.max(1)).max(1);
     let connections = rest.saturating_sub(pooled * workers) / 2;
     Shares { connections: limits.connections.min(connections.max(1)), pooled }

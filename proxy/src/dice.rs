@@ -3,6 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Of a request id.
+const ID_DIGITS: usize = 32;
+
 /// A keyed hash over a counter; each worker has its own.
 #[derive(Debug, Default)]
 pub(crate) struct Dice {
@@ -26,7 +30,8 @@ impl Dice {
 
     /// A new request id.
     pub(crate) fn request_id(&self) -> String {
-        format!("{:016x}{:016x}", self.roll(), self.roll())
+        let number = u128::from(self.roll()) << 64 | u128::from(self.roll());
+        (0..ID_DIGITS).rev().map(|at| char::from(DIGITS[(number >> (4 * at)) as usize % DIGITS.len()])).collect()
     }
 }
 
@@ -48,6 +53,10 @@ mod tests {
     #[test]
     fn request_ids_differ() {
         let dice = Dice::default();
-        assert_ne!(dice.request_id(), dice.request_id());
+        let (first, second) = (dice.request_id(), dice.request_id());
+        assert_ne!(first, second);
+        assert_eq!(first.len(), ID_DIGITS);
+        let digits: std::collections::HashSet<_> = (0..100).flat_map(|_| dice.request_id().into_bytes()).collect();
+        assert_eq!(digits, DIGITS.iter().copied().collect());
     }
 }

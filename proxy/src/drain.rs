@@ -1,7 +1,8 @@
 //! How a proxy comes to its end: what is told, what is closed when, and who may go on until when.
 //!
 //! First `/readyz` fails, and nothing else changes. Then nothing is accepted any more: idle connections are closed, requests
-//! that run finish, and upgraded connections are closed one by one over a window, so that not all come again in one moment.
+//! that run finish, and what may last for ever (upgraded connections, event streams, gRPC streams) is closed one by one over a
+//! window, so that not all come again in one moment.
 
 use std::future::Future;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(crate) struct Drain {
     idle: (Duration, Duration),
     /// Upgraded connections are closed between these two, one by one.
     upgraded: (Duration, Duration),
+    /// Streams the same. Some end by themselves, so each has its half of the time.
+    streams: (Duration, Duration),
     successor: Successor,
 }
 
@@ -39,19 +42,25 @@ impl Drain {
     /// Nobody comes after: idle connections are closed at once, upgraded ones over the first half of `deadline`.
     pub(crate) fn stop(deadline: Duration) -> Self {
         let upgraded = (Duration::ZERO, deadline / 2);
-        Self { deadline, idle: (Duration::ZERO, Duration::ZERO), upgraded, successor: Successor::None }
+        let (idle, streams) = ((Duration::ZERO, Duration::ZERO), late(deadline));
+        Self { deadline, idle, upgraded, streams, successor: Successor::None }
     }
 
     /// Another process accepts on the same sockets, so there is no hurry: idle connections have a quarter of `deadline` for
     /// one more request, and are closed until its half; upgraded ones stay as long, and are closed until shortly before it.
     pub(crate) fn handed_over(deadline: Duration) -> Self {
-        let upgraded = (deadline / 2, deadline - deadline / 10);
-        Self { deadline, idle: (deadline / 4, deadline / 2), upgraded, successor: Successor::Serves }
+        let (idle, late) = ((deadline / 4, deadline / 2), late(deadline));
+        Self { deadline, idle, upgraded: late, streams: late, successor: Successor::Serves }
     }
 
     pub(crate) fn deadline(&self) -> Duration {
         self.deadline
     }
+}
+
+/// The second half of a time, with an end that comes before what is cut off.
+fn late(deadline: Duration) -> (Duration, Duration) {
+    (deadline / 2, deadline - deadline / 10)
 }
 
 /// How far a proxy's life has come.
@@ -99,6 +108,11 @@ pub(crate) async fn upgraded(phase: &watch::Receiver<Phase>, dice: &Dice) {
     turn(phase, dice, |drain| drain.upgraded).await;
 }
 
+/// Resolves when it is the turn of an answer that may last for ever to be closed. Cancel-safe.
+pub(crate) async fn streams(phase: &watch::Receiver<Phase>, dice: &Dice) {
+    turn(phase, dice, |drain| drain.streams).await;
+}
+
 fn turn<'a>(
     phase: &watch::Receiver<Phase>,
     dice: &'a Dice,
@@ -118,7 +132,7 @@ fn turn<'a>(
 }
 
 /// A part of a window that nobody else is likely to get.
-fn part(window: Duration, roll: u64) -> Duration {
+pub(crate) fn part(window: Duration, roll: u64) -> Duration {
     window.mul_f64((roll >> 11) as f64 / (1_u64 << 53) as f64)
 }
 
@@ -142,9 +156,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn upgraded_connections_are_closed_over_the_window_and_not_at_its_end() {
-        for (drain, from, to) in [(Drain::stop(MINUTE), 0, 30), (Drain::handed_over(MINUTE), 30, 54)] {
-            let turns = turns(drain, upgraded).await;
+    async fn what_may_last_for_ever_is_closed_over_the_window_and_not_at_its_end() {
+        let drains = [(Drain::stop(MINUTE), 0, 30), (Drain::handed_over(MINUTE), 30, 54)];
+        let upgraded = drains.map(|(drain, from, to)| (drain, from, to, false));
+        let streams = drains.map(|(drain, ..)| (drain, 30, 54, true));
+        for (drain, from, to, of_streams) in upgraded.into_iter().chain(streams) {
+            let turns = turns(drain, async |phase, dice| match of_streams {
+                true => super::streams(phase, dice).await,
+                false => super::upgraded(phase, dice).await,
+            })
+            .await;
             let seconds = |count| Duration::from_secs(count);
             assert!(turns[0] >= seconds(from) && turns[199] <= seconds(to) + Duration::from_millis(2), "{turns:?}");
             for tenth in turns.chunks(20) {

@@ -7,30 +7,44 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::access::{EndedBy, Record};
+use crate::access::{EndedBy, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
 use crate::checks::{Checks, Pass, Times};
+use crate::config::Limits;
+use crate::decide::Rewritten;
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
+use crate::decide::trace::{Part, Trace};
 use crate::edge::Edge;
+use crate::front::Visit;
 use crate::front::conn::Wire;
-use crate::front::head::{Form, Head, Kind, Reader, Version};
+use crate::front::head::{Head, Kind, Reader, Version};
+use crate::front::http2::taking::Taking;
 use crate::live::cell::{Cell, Flight, Tried};
+use crate::metrics::Outcome;
+use crate::spans::Span;
 use crate::wake::Admitted;
 
 /// See the module.
 pub(crate) struct Exchange {
     pub(crate) edge: Arc<Edge>,
+    /// Of its listener.
+    pub(crate) limits: Arc<Limits>,
     pub(crate) facts: Facts,
     pub(crate) wire: Arc<Wire>,
     pub(crate) reader: Reader,
     pub(crate) kind: Kind,
-    pub(crate) form: Form,
     /// What the client speaks.
     pub(crate) version: Version,
-    pub(crate) target: String,
     pub(crate) began: Instant,
+    /// What the instance gets instead of what the client sent.
+    pub(crate) rewritten: Option<Box<Rewritten>>,
+    /// Where the client is sent, if it is.
+    pub(crate) location: Option<String>,
+    /// `Strict-Transport-Security`, whoever answers.
+    pub(crate) hsts: Option<HeaderValue>,
     /// Where the request goes; none where it is answered here.
     pub(crate) cell: Option<Arc<Cell>>,
     /// What it has to pass, of the policy that it was decided by; none where that asks for nothing.
@@ -41,12 +55,18 @@ pub(crate) struct Exchange {
     pub(crate) tried: Tried,
     pub(crate) attempt: Attempt,
     pub(crate) body_bytes: u64,
+    /// How its client takes the answer, where nothing else says it: of HTTP/2 streams, calls excepted.
+    pub(crate) taking: Option<Arc<Taking>>,
     pub(crate) held: Option<Duration>,
     /// Until when it may be held, and what it is told then.
     pub(crate) patience: (Instant, Reason),
     /// What it may have in memory while it is held.
     pub(crate) held_bytes: usize,
     pub(crate) refused: Option<Reason>,
+    /// When the instance's answer began.
+    pub(crate) first_byte: Option<Duration>,
+    /// The trace that it is part of.
+    pub(crate) part: Part,
     pub(crate) record: Record,
 }
 
@@ -76,31 +96,40 @@ pub(crate) enum Attempt {
 
 impl Exchange {
     /// Of a request with that head; of something that is no request without one.
-    pub(crate) fn new(edge: &Arc<Edge>, facts: Facts, wire: &Arc<Wire>, head: Option<&Head>) -> Self {
+    pub(crate) fn new(
+        edge: &Arc<Edge>,
+        limits: &Arc<Limits>,
+        facts: Facts,
+        wire: &Arc<Wire>,
+        head: Option<&Head>,
+    ) -> Self {
+        edge.tally.begun.add(1);
         let text = |of: fn(&Head) -> String| head.map(of).unwrap_or_default();
         // Only the host and the id are needed where no record is kept.
-        let kept = |of: fn(&Head) -> String| if edge.access.is_kept() { text(of) } else { String::new() };
+        let kept = |of: fn(&Head) -> String| if edge.tells() { text(of) } else { String::new() };
         let record = Record {
             time: SystemTime::now(),
             request_id: edge.dice.request_id(),
-            method: kept(|head| head.method.to_string()),
+            method: kept(|head| cut(head.method.as_str(), METHOD_MAX_BYTES).to_owned()),
             host: text(|head| head.host.clone()),
-            path: kept(|head| head.path().to_owned()),
+            path: kept(|head| cut(head.path(), PATH_MAX_BYTES).to_owned()),
             protocol: head.map_or("", |head| head.version.as_str()),
             tls: facts.scheme == Scheme::Https,
-            client: if edge.access.is_kept() { facts.client_name() } else { String::new() },
+            client: if edge.tells() { facts.client_name() } else { String::new() },
             ..Record::empty()
         };
         Self {
             edge: Arc::clone(edge),
+            limits: Arc::clone(limits),
             facts,
             wire: Arc::clone(wire),
             reader: head.map_or(Reader::Program, |head| head.reader),
             kind: head.map_or(Kind::Plain, |head| head.kind),
-            form: head.map_or(Form::Origin, |head| head.form),
             version: head.map_or(Version::Http11, |head| head.version),
-            target: text(|head| head.target.clone()),
             began: Instant::now(),
+            rewritten: None,
+            location: None,
+            hsts: None,
             cell: None,
             checks: None,
             pass: None,
@@ -108,11 +137,33 @@ impl Exchange {
             tried: Tried::new(edge.limits.retries + 1),
             attempt: Attempt::Fresh,
             body_bytes: 0,
+            taking: None,
             held: None,
-            held_bytes: head.map_or(0, |head| head.held_bytes(&edge.limits)),
+            held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
             refused: None,
+            first_byte: None,
+            part: part(edge),
             record,
+        }
+    }
+
+    /// Notes what its connection and its head say beside where it goes. An id is believed from trusted proxies only.
+    pub(crate) fn came_by(&mut self, visit: &Visit, head: Option<&Head>) {
+        if let Some(agreed) = visit.agreed {
+            self.record.tls_version = agreed.version;
+            self.record.tls_cipher = agreed.cipher;
+            self.record.tls_resumed = agreed.resumed;
+        }
+        if let (Some(id), true) = (head.and_then(|head| head.request_id.as_deref()), visit.trusted.is_some()) {
+            id.clone_into(&mut self.record.request_id);
+        }
+        if let Some(trace) = head.and_then(|head| head.trace) {
+            self.part = if self.edge.spans.is_some() && trace.is_sampled() {
+                Part::Within(trace.at_span(self.edge.dice.roll()), trace.parent)
+            } else {
+                Part::Clients(trace)
+            };
         }
     }
 
@@ -122,7 +173,7 @@ impl Exchange {
             self.held = Some(self.held.unwrap_or_default() + since.elapsed());
         }
         let flight = admitted.flight;
-        if self.edge.access.is_kept() {
+        if self.edge.tells() {
             self.record.instance = flight.endpoint().instance.to_string();
         }
         self.flight = Some(flight);
@@ -144,32 +195,79 @@ impl Exchange {
     /// How long its parts may take.
     pub(crate) fn times(&self) -> Times {
         match &self.checks {
-            None => Times::new(None, &self.edge.limits),
-            Some(checks) => checks.times(&self.edge.limits),
+            None => Times::new(None, &self.limits),
+            Some(checks) => checks.times(&self.limits),
         }
     }
 
     /// The largest body that it may have.
     pub(crate) fn body_max(&self) -> u64 {
-        self.checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(self.edge.limits.body_bytes)
+        self.checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(self.limits.body_bytes)
     }
 
     /// What is left of the time for all of it, if there is a limit. What may be silent for long may take long.
     pub(crate) fn time_left(&self) -> Option<Duration> {
-        let total = self.checks.as_ref()?.times(&self.edge.limits).total.filter(|_| self.kind == Kind::Plain)?;
+        let total = self.checks.as_ref()?.times(&self.limits).total.filter(|_| self.kind == Kind::Plain)?;
         let streams = self.wire.streams.load(Ordering::Relaxed);
         (!streams).then(|| total.saturating_sub(self.began.elapsed()))
     }
+}
 
-    /// Milliseconds since it began.
-    pub(crate) fn elapsed_ms(&self) -> u64 {
-        millis(self.began.elapsed())
+impl Exchange {
+    /// The request as a span, when its record is complete.
+    fn span(&self, trace: &Trace, took: Duration) -> Span {
+        let record = &self.record;
+        Span {
+            trace: trace.id,
+            parent: if let Part::Within(_, asked_by) = self.part { Some(asked_by) } else { None },
+            id: trace.parent,
+            began: record.time,
+            took,
+            method: record.method.clone(),
+            host: cut(&record.host, HOST_MAX_BYTES).to_owned(),
+            path: record.path.clone(),
+            tls: record.tls,
+            protocol: record.protocol,
+            status: record.status,
+            refused: record.refused,
+            ended_by: record.ended_by.as_str(),
+            request_id: record.request_id.clone(),
+            app: record.app.clone(),
+            environment: record.environment.clone(),
+            deployment: record.deployment,
+            instance: record.instance.clone(),
+            held_ms: record.held_ms,
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if !self.edge.access.is_kept() {
+        if self.refused.is_none() && self.wire.slow.load(Ordering::Relaxed) {
+            self.refuse(Reason::BodyTimeout);
+        }
+        if self.refused.is_none() && self.wire.given_up.load(Ordering::Relaxed) {
+            self.record.ended_by = EndedBy::Client;
+        }
+        let total = self.began.elapsed();
+        self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
+        self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);
+        self.edge.tally.request(
+            self.cell.as_ref().map(|cell| &cell.counted),
+            &Outcome {
+                protocol: self.record.protocol,
+                status: self.record.status,
+                ended_by: self.record.ended_by,
+                refused: self.record.refused,
+                total,
+                first_byte: self.first_byte,
+                held: self.held,
+                received: self.record.bytes_in,
+                sent: self.record.bytes_out,
+                retries: self.record.retries,
+            },
+        );
+        if !self.edge.tells() {
             return;
         }
         let offer = self.cell.as_ref().map(|cell| cell.offer());
@@ -181,17 +279,26 @@ impl Drop for Exchange {
         if let Some(environment) = self.flight.as_ref().and_then(|flight| flight.offer.environment.as_ref()) {
             self.record.deployment = environment.deployment;
         }
-        if self.refused.is_none() && self.wire.slow.load(Ordering::Relaxed) {
-            self.refuse(Reason::BodyTimeout);
-        }
         self.flight = None;
-        self.record.total_ms = self.elapsed_ms();
+        self.record.trace_id = self.part.trace().map(Trace::id_text).unwrap_or_default();
+        self.record.first_byte_ms = self.first_byte.map(millis);
+        self.record.total_ms = millis(total);
         self.record.held_ms = self.held.map(millis).unwrap_or_default();
         self.record.woke = self.held.is_some();
-        self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
-        self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);
+        if let (Some(spans), Part::New(trace) | Part::Within(trace, _)) = (&self.edge.spans, self.part) {
+            spans.say(self.span(&trace, total));
+        }
         self.edge.access.say(std::mem::replace(&mut self.record, Record::empty()));
     }
+}
+
+/// A trace that begins here, where somebody collects it.
+fn part(edge: &Edge) -> Part {
+    if edge.spans.is_none() {
+        return Part::Nothing;
+    }
+    let roll = || edge.dice.roll();
+    Part::New(Trace::begin((roll(), roll()), roll()))
 }
 
 /// A browser that opens a page is shown soon that it has to wait; everybody else just waits.

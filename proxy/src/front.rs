@@ -4,7 +4,7 @@ pub(crate) mod conn;
 pub(crate) mod fence;
 pub(crate) mod gate;
 pub(crate) mod head;
-mod http2;
+pub(crate) mod http2;
 pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod pace;
@@ -12,12 +12,14 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
+use dormouse_link::Found;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -27,11 +29,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
 use crate::checks::{self, NotPassed};
-use crate::config::{Http2, Network};
+use crate::config::{Http2, Limits, Network};
 use crate::decide::forwarded::believed;
-use crate::decide::headers::Facts;
+use crate::decide::headers::{Changes, Facts, for_instance};
 use crate::decide::refuse::Reason;
-use crate::decide::{Decision, Proof, decide};
+use crate::decide::{Decision, Outcome, Proof, Request, decide};
 use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
@@ -41,7 +43,7 @@ use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
-use tls::Offered;
+use tls::{Agreed, Offered};
 
 /// Policies by which one request is checked, one after the other, while it waits.
 const POLICIES_MAX: usize = 8;
@@ -56,8 +58,12 @@ pub(crate) struct Worker {
 #[derive(Clone)]
 pub(crate) struct Visit {
     pub(crate) facts: Facts,
+    /// Of its listener.
+    pub(crate) limits: Arc<Limits>,
     /// By whose name, and with which certificate, a TLS client was answered, if it named somebody.
     pub(crate) offered: Option<Arc<Offered>>,
+    /// Over TLS: how it is spoken.
+    pub(crate) agreed: Option<Agreed>,
     /// Where its client is a proxy whose forwarding fields are believed: all such proxies.
     pub(crate) trusted: Option<Arc<[Network]>>,
     /// Whether it may begin with HTTP/2 by its client's own knowledge: with its very first bytes only.
@@ -71,27 +77,27 @@ pub(crate) struct Visit {
 /// Between requests it holds as little as can be: what is done beside waiting for the next head is boxed, for as long as it
 /// takes, and is no part of what each idle connection has.
 pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: Visit) {
-    let limits = &worker.edge.limits;
+    let limits = Arc::clone(&visit.limits);
     let agreed = transport.agreed_on_http2();
-    let mut conn = Box::new(Conn::new(transport, limits));
+    let mut conn = Box::new(Conn::new(transport, &limits));
     if agreed {
         return Box::pin(http2::serve(worker, conn, visit)).await;
     }
     let (facts, mut idle, mut before) = (visit.facts, visit.silent, Before::Nothing);
     loop {
         let over = drain::idle(&worker.edge.phase, &worker.edge.dice, before);
-        let next = match gate::next(&mut conn, limits, idle, over).await {
+        let next = match gate::next(&mut conn, &limits, idle, over).await {
             Gate::Over => return,
             Gate::Preface if visit.http2 == Http2::On => {
                 return Box::pin(http2::serve(worker, conn, visit)).await;
             }
-            Gate::Preface => Box::pin(refuse_bytes(worker, conn, facts, Reason::BadHead)).await,
-            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, facts, reason)).await,
+            Gate::Preface => Box::pin(refuse_bytes(worker, conn, (facts, &limits), Reason::BadHead)).await,
+            Gate::Refused(reason) => Box::pin(refuse_bytes(worker, conn, (facts, &limits), reason)).await,
             Gate::Head(head) => {
                 let facts = visit.trusted.as_ref().map_or(facts, |trusted| {
                     believed(facts, trusted, conn.ahead().get(..head.bytes).unwrap_or_default())
                 });
-                Box::pin(request(worker, conn, &head, (facts, visit.offered.as_deref()))).await
+                Box::pin(request(worker, conn, &head, (facts, &visit))).await
             }
         };
         conn = match next {
@@ -105,9 +111,14 @@ pub(crate) async fn serve(worker: &Rc<Worker>, transport: Transport, mut visit: 
 }
 
 /// Refuses a connection before anything was read of it that could be a request.
-pub(crate) async fn turn_away(worker: &Worker, transport: Transport, facts: Facts, reason: Reason) {
-    let conn = Box::new(Conn::new(transport, &worker.edge.limits));
-    if let Next::Close(conn) = refuse_bytes(worker, conn, facts, reason).await {
+pub(crate) async fn turn_away(
+    worker: &Worker,
+    transport: Transport,
+    (facts, limits): (Facts, &Arc<Limits>),
+    reason: Reason,
+) {
+    let conn = Box::new(Conn::new(transport, limits));
+    if let Next::Close(conn) = refuse_bytes(worker, conn, (facts, limits), reason).await {
         linger(conn.into_transport(), worker).await;
     }
 }
@@ -120,21 +131,26 @@ enum Next {
 }
 
 /// Answers what is no request.
-async fn refuse_bytes(worker: &Worker, mut conn: Box<Conn>, facts: Facts, reason: Reason) -> Next {
-    let mut exchange = Exchange::new(&worker.edge, facts, conn.wire(), None);
+async fn refuse_bytes(
+    worker: &Worker,
+    mut conn: Box<Conn>,
+    (facts, limits): (Facts, &Arc<Limits>),
+    reason: Reason,
+) -> Next {
+    let mut exchange = Exchange::new(&worker.edge, limits, facts, conn.wire(), None);
     refuse(&mut conn, None, &mut exchange, reason).await;
     Next::Close(conn)
 }
 
-async fn request(
-    worker: &Worker,
-    mut conn: Box<Conn>,
-    head: &Head,
-    (facts, offered): (Facts, Option<&Offered>),
-) -> Next {
+async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visit): (Facts, &Visit)) -> Next {
     let edge = &worker.edge;
-    let mut exchange = Box::new(Exchange::new(edge, facts, conn.wire(), Some(head)));
-    let prepared = match route(edge, head, offered, &mut exchange) {
+    let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, conn.wire(), Some(head)));
+    exchange.came_by(visit, Some(head));
+    let decision = {
+        let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
+        decided((edge, &visit.limits), head, visit.offered.as_deref(), &facts, &|name| head::field(bytes, name))
+    };
+    let prepared = match route(decision, &mut exchange) {
         Ok(reads) => {
             let fields = reads.then(|| fields(conn.ahead().get(..head.bytes).unwrap_or_default()));
             prepare(edge, (head, fields.as_ref()), &mut exchange, conn.departed(head.bytes)).await
@@ -158,8 +174,9 @@ fn words(not: NotPassed, exchange: &mut Exchange) -> Option<Answer> {
             exchange.refuse(reason);
             Some(Answer::refusal(reason, exchange))
         }
-        NotPassed::Answered(label, answer) => {
+        NotPassed::Answered(label, mut answer) => {
             (exchange.record.refused, exchange.record.ended_by) = (label, EndedBy::Proxy);
+            answer.remember(exchange.hsts.as_ref());
             Some(*answer)
         }
         NotPassed::Left => None,
@@ -181,20 +198,36 @@ fn fields(head: &[u8]) -> HeaderMap {
     fields
 }
 
-/// Decides what becomes of a request; says whether its fields have to be read for it.
-fn route(edge: &Edge, head: &Head, offered: Option<&Offered>, exchange: &mut Exchange) -> Result<bool, Reason> {
-    let decision = {
-        let instead = |host: &str| offered?.instead(host);
-        let proof =
-            offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
-        decide(head, proof.as_ref(), edge.limits.body_bytes, |host| edge.live.routes.get(host))
-    };
-    let cell = match decision {
-        Decision::Answer(reason) => return Err(reason),
-        Decision::Route(cell) => cell,
-    };
-    exchange.route(cell);
-    Ok(exchange.checks.as_ref().is_some_and(|checks| checks.read_fields()))
+/// Decides what becomes of a request; `field` looks for a header field of it.
+fn decided<'h>(
+    (edge, limits): (&Edge, &Limits),
+    head: &Head,
+    offered: Option<&Offered>,
+    facts: &Facts,
+    field: &dyn Fn(&str) -> Found<'h>,
+) -> Decision {
+    let instead = |host: &str| offered?.instead(host);
+    let proof =
+        offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
+    let request = Request { head, facts, proof: proof.as_ref(), body_max: limits.body_bytes, field };
+    decide(&request, &edge.live.sites)
+}
+
+/// Takes what was decided; says whether the request's fields have to be read for what comes now.
+fn route(decision: Decision, exchange: &mut Exchange) -> Result<bool, Reason> {
+    exchange.hsts = decision.hsts;
+    match decision.outcome {
+        Outcome::Answer(reason) => Err(reason),
+        Outcome::Redirect(reason, location) => {
+            exchange.location = Some(location);
+            Err(reason)
+        }
+        Outcome::Route(cell, rewritten) => {
+            exchange.rewritten = rewritten;
+            exchange.route(cell);
+            Ok(exchange.checks.as_ref().is_some_and(|checks| checks.read_fields()))
+        }
+    }
 }
 
 /// Has a decided request pass its checks and gets it an endpoint; `left` resolves when its client is gone.
@@ -216,6 +249,9 @@ async fn prepare(
                 exchange.record.ended_by = EndedBy::Client;
             }
             passed?;
+        }
+        if edge.overload.refuses(&cell) {
+            return Err(NotPassed::Refused(Reason::Overloaded));
         }
         let connect = exchange.began + exchange.times().connect_total;
         let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
@@ -243,8 +279,16 @@ async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, r
 
 /// Lends the connection to the lane for one message.
 async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<Exchange>) -> Next {
-    let limits = &worker.edge.limits;
-    conn.admit(head.bytes, head.framing);
+    let edge = &worker.edge;
+    let limits = Arc::clone(&exchange.limits);
+    let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
+    let changes = Changes {
+        rewritten: exchange.rewritten.as_deref(),
+        part: &exchange.part,
+        granted: exchange.pass.as_ref().map(|pass| &pass.granted),
+    };
+    let instead = for_instance(bytes, head, &changes, &exchange.facts, &exchange.record.request_id);
+    conn.admit(head, instead);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);
     let body_gap = if head.kind == Kind::WebSocket { limits.stream_idle } else { limits.body_gap };
@@ -256,18 +300,14 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
     session.set_ignore_info_resp(head.version == Version::Http10);
     session.set_connection_user_context(Some(exchange));
-    // Cancel-safe where it is cancelled: whatever an upgraded connection carries ends with it.
-    let carried = tokio::select! {
-        carried = worker.lane.process_new_http(session, &worker.edge.stopping) => carried,
-        () = upgraded_ends(&worker.edge, &wire, head.kind) => None,
-    };
-    match carried {
+    let carried = worker.lane.process_new_http(session, &worker.edge.stopping);
+    match until_closed(edge, &wire, carried).await.flatten() {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
             Ok(conn) if conn.is_between_messages() => Next::Keep(conn),
             Ok(conn) => Next::Close(conn),
             Err(_) => Next::Gone,
         },
-        None if wire.cut.load(Ordering::Relaxed) => {
+        None if wire.is_for_reset() => {
             wire.reset();
             Next::Gone
         }
@@ -278,15 +318,31 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     }
 }
 
-/// Resolves when it is the connection's turn to be closed, if it is an upgraded one.
-async fn upgraded_ends(edge: &Edge, wire: &Wire, kind: Kind) {
-    if kind == Kind::WebSocket {
-        drain::upgraded(&edge.phase, &edge.dice).await;
-        if wire.upgraded.load(Ordering::Relaxed) {
-            return;
+/// Carries a request to its end, or until it is its connection's turn to be closed, where it became what may last for ever.
+///
+/// That is known by the answer's head, which only `carried` gets to see; so it is looked at after each of its steps, and other
+/// requests pay nothing for it. Cancelled there, whatever the connection carries ends with it.
+async fn until_closed<T>(edge: &Edge, wire: &Wire, carried: impl Future<Output = T>) -> Option<T> {
+    let (mut carried, mut turn) = (pin!(carried), None::<Pin<Box<dyn Future<Output = ()> + '_>>>);
+    poll_fn(|context| {
+        if let Poll::Ready(carried) = carried.as_mut().poll(context) {
+            return Poll::Ready(Some(carried));
         }
-    }
-    std::future::pending().await
+        if turn.is_none() {
+            turn = if wire.upgraded.load(Ordering::Relaxed) {
+                Some(Box::pin(drain::upgraded(&edge.phase, &edge.dice)))
+            } else if wire.streams.load(Ordering::Relaxed) {
+                Some(Box::pin(drain::streams(&edge.phase, &edge.dice)))
+            } else {
+                None
+            };
+        }
+        match &mut turn {
+            Some(turn) => turn.as_mut().poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.

@@ -3,7 +3,8 @@
 //! A worker thread accepts a connection (`front``::listen`), or is handed one by a worker that has too many. It learns who the
 //! client is (`front::proxy_protocol`), shakes hands if it is TLS (`front::tls`), and wraps the connection in a *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
 //! strictly (`front::head`); what is ambiguous ends here. The head is *decided* (`decide`): its host leads through one shard
-//! of the *live* table (`live`) to an environment's cell, or the request is answered from the one table of reasons
+//! of the *live* table (`live`) to its site (`live::sites`), whose rules lead to an environment's cell by every reading of the
+//! path (`decide::paths`), or elsewhere (`decide::location`), or the request is answered from the one table of reasons
 //! (`decide::refuse`, `lane::answer`).
 //!
 //! Where the environment's policy asks for it, a routed request passes *checks* (`checks`): networks, rates, maintenance,
@@ -22,7 +23,11 @@
 //! the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels with
 //! its head.
 //!
-//! When the exchange is dropped, however the request ended, its place in flight is free and its record queued (`access`).
+//! When memory, descriptors or another thing runs short (`overload`), new handshakes are refused first, then held requests are
+//! sent away, and then new requests to the busiest environment are refused.
+//!
+//! When the exchange is dropped, however the request ended, its place in flight is free, it is counted (`metrics`), and its
+//! record is queued (`access`).
 //! The connection comes back to the gate, or is closed so that its client can still read the answer.
 //!
 //! Beside the workers one thread runs the *feed* (`live::feed`): it applies updates, acknowledges them when no request can
@@ -47,15 +52,24 @@ pub mod fuzzing;
 mod lane;
 mod life;
 mod live;
+#[cfg(feature = "measuring")]
+pub mod measuring;
+mod metrics;
 mod origin;
+mod overload;
 mod quiet;
+mod spans;
 mod wake;
 
-pub use config::{Address, AddressError, Config, Http2, Limits, Listener, Network, NetworkError, Protocol};
+pub use access::{Output, OutputError, SyslogAddress};
+pub use config::{
+    Address, AddressError, Config, Http2, Limits, Listener, ListenerLimits, Network, NetworkError, Protocol,
+};
 pub use descriptors::raise as raise_descriptor_limit;
 pub use front::inherit::{NotListening, gather};
-pub use front::listen::sockets::Listening;
+pub use front::listen::sockets::{Keeper, Listening};
 pub use front::tls::{
-    ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKey, TicketKeys, TicketKeysError,
+    ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, OwnTicketKey, TicketKey, TicketKeys, TicketKeysError,
 };
 pub use life::{Proxy, StartError};
+pub use spans::{SPANS_MAX, Span, Spans, Told};

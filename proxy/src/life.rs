@@ -4,9 +4,9 @@ mod background;
 mod start;
 mod threads;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -15,12 +15,12 @@ use dormouse_link::{Report, Update};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::access::{AccessLog, Owner};
+use crate::access::{AccessLog, Output, Owner};
 use crate::config::{Address, Config};
 use crate::drain::{Drain, Phase};
 use crate::front::listen::accept::Entrance;
 use crate::front::listen::sockets::{Listening, Sockets};
-use crate::front::tls::{KeyPair, TicketKeys};
+use crate::front::tls::{KeyPair, OwnTicketKey, TicketKeys};
 use threads::Threads;
 
 /// A running data plane.
@@ -33,13 +33,15 @@ pub struct Proxy {
     /// The workers first, then the feed, then the access log.
     workers: Threads,
     feed: Threads,
+    /// Ends when every worker accepts.
+    all_begun: mpsc::Receiver<Infallible>,
     access: AccessLog,
     writer: Option<JoinHandle<()>>,
 }
 
 /// A listener that is bound.
 struct Bound {
-    name: &'static str,
+    name: String,
     sockets: Sockets,
     entrance: Arc<Entrance>,
 }
@@ -51,7 +53,7 @@ pub enum StartError {
     #[error("listen for {listener} on {address}")]
     Bind {
         /// Which listener: `http`, `https` or `admin`.
-        listener: &'static str,
+        listener: String,
         /// Where it was to listen.
         address: Address,
         /// What the system says.
@@ -59,10 +61,10 @@ pub enum StartError {
         source: io::Error,
     },
     /// The access log cannot be opened.
-    #[error("open the access log {path}")]
+    #[error("open the access log {output:?}")]
     AccessLog {
-        /// Its path.
-        path: PathBuf,
+        /// What it was to be written to.
+        output: Option<Output>,
         /// What the system says.
         #[source]
         source: io::Error,
@@ -119,9 +121,15 @@ impl Proxy {
         start::start(config, sockets, updates, reports)
     }
 
+    /// Returns when every worker accepts, which is some moments after the first update was applied: until then, connections
+    /// wait, or are another process's that has the same sockets. Cancel-safe.
+    pub async fn accepting(&mut self) {
+        let _all_dropped = self.all_begun.recv().await;
+    }
+
     /// All listening sockets, the admin listener's too, for another process to serve on. Both may accept from then on.
     pub fn sockets(&self) -> io::Result<Vec<Listening>> {
-        let listeners = self.listeners.iter().map(|bound| bound.sockets.duplicate(bound.name));
+        let listeners = self.listeners.iter().map(|bound| bound.sockets.duplicate(&bound.name));
         listeners.chain(self.admin.iter().map(|admin| admin.duplicate("admin"))).collect()
     }
 
@@ -147,11 +155,15 @@ impl Proxy {
         self.at(listener).and_then(Address::ip)
     }
 
-    /// Sets what a listener offers, from now on, to names that no certificate was published for.
-    pub fn fall_back(&self, listener: &str, pair: KeyPair) {
-        let bound = self.listeners.iter().find(|bound| bound.name == listener);
-        if let Some(tls) = bound.and_then(|bound| bound.entrance.tls.as_ref()) {
-            tls.fall_back(pair);
+    /// Where all listeners are, with their names.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &Address)> {
+        self.listeners.iter().map(|bound| (bound.name.as_str(), &bound.sockets.address))
+    }
+
+    /// Sets what every listener with TLS offers, from now on, to names that no certificate was published for.
+    pub fn fall_back(&self, pair: &KeyPair) {
+        for tls in self.listeners.iter().filter_map(|bound| bound.entrance.tls.as_ref()) {
+            tls.fall_back(pair.clone());
         }
     }
 
@@ -160,6 +172,25 @@ impl Proxy {
     pub fn tickets(&self, keys: &TicketKeys) {
         for tls in self.listeners.iter().filter_map(|bound| bound.entrance.tls.as_ref()) {
             tls.tickets().give(keys, SystemTime::now());
+        }
+    }
+
+    /// The secrets that it made itself for session tickets, so that a successor resumes what was begun here.
+    pub fn own_ticket_keys(&self) -> Vec<OwnTicketKey> {
+        let of_listener = |bound: &Bound| {
+            let keys = bound.entrance.tls.as_ref().map(|tls| tls.tickets().own()).unwrap_or_default();
+            keys.into_iter().map(|key| OwnTicketKey { listener: bound.name.to_owned(), key }).collect::<Vec<_>>()
+        };
+        self.listeners.iter().flat_map(of_listener).collect()
+    }
+
+    /// Takes over the secrets of the proxy whose sockets it was started with; before it gets its first table, so that none of its
+    /// own was used. A ticket counts for its own listener and policy alone, as ever.
+    pub fn inherit_ticket_keys(&self, keys: &[OwnTicketKey]) {
+        for bound in &self.listeners {
+            let Some(tls) = &bound.entrance.tls else { continue };
+            let own = keys.iter().filter(|own| own.listener == bound.name).map(|own| own.key.clone());
+            tls.tickets().inherit(own, SystemTime::now());
         }
     }
 

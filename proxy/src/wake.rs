@@ -18,6 +18,7 @@ use crate::drain::{self, Before};
 use crate::edge::Edge;
 use crate::live::cell::{Cell, Choice, Flight, Tried};
 use crate::live::signals::Signals;
+use crate::overload::Level;
 
 /// Until when a request may wait, and what it is told then.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +61,11 @@ pub(crate) async fn admit(
         return Ok(Admitted { flight, held_since: None });
     }
     let (mut place, mut held_since, mut paused_since): (Option<Place>, _, _) = (None, None, None);
+    let ready = (Until::Ready, edge.limits.waiters_per_environment);
     loop {
         let mut changed = pin!(cell.changed.notified());
         changed.as_mut().enable();
-        let (until, then) = match cell.choose(&edge.signals, &edge.dice, tried) {
+        let (until, then, (of, most)) = match cell.choose(&edge.signals, &edge.dice, tried) {
             Choice::Endpoint(flight) => return Ok(Admitted { flight, held_since }),
             Choice::Refuse(reason) => {
                 if matches!(reason, Reason::Failed { .. }) {
@@ -73,34 +75,34 @@ pub(crate) async fn admit(
             }
             Choice::Hold => {
                 held_since.get_or_insert_with(Instant::now);
-                patience.wake
+                let (until, then) = patience.wake;
+                (until, then, ready)
             }
             Choice::Pause(pause) => {
-                let wait = Duration::from_millis(pause.wait_ms.get().into());
-                place = place.filter(|place| place.until == Until::Resumed);
-                if place.is_none() {
-                    let most = pause.requests.get();
-                    place = Place::take(edge, cell, patience.bytes, (Until::Resumed, most));
-                }
-                if place.is_none() {
-                    return Err(NotAdmitted::Refused(Reason::PauseFull));
-                }
-                (*paused_since.get_or_insert_with(Instant::now) + wait, Reason::Paused)
+                let since = *paused_since.get_or_insert_with(Instant::now);
+                let until = since + Duration::from_millis(pause.wait_ms.get().into());
+                (until, Reason::Paused, (Until::Resumed, pause.requests.get()))
             }
-            Choice::Exhausted => (patience.connect, Reason::ConnectFailed),
+            Choice::Exhausted => (patience.connect, Reason::ConnectFailed, ready),
         };
-        if then != Reason::Paused {
-            place = place.filter(|place| place.until == Until::Ready);
+        if place.is_none() && edge.overload.is_at(Level::Held) {
+            edge.overload.shed_held();
+            return Err(NotAdmitted::Refused(Reason::SentAway));
         }
+        // Who waits for something else now needs a place among those; who was held goes on being held.
+        place = place.filter(|place| place.until == of);
         if place.is_none() {
-            let most = edge.limits.waiters_per_environment;
-            let taken = Place::take(edge, cell, patience.bytes, (Until::Ready, most));
-            place = Some(taken.ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
+            let taken = Place::take(edge, cell, patience.bytes, (of, most));
+            place = Some(taken.ok_or(NotAdmitted::Refused(of.full()))?);
         }
         // Each arm is cancel-safe: dropping a wait loses nothing, since the cell is looked at again.
         tokio::select! {
             () = changed => {}
             () = sleep_until(until) => return Err(NotAdmitted::Refused(then)),
+            () = edge.overload.sends_away(&edge.dice) => {
+                edge.overload.shed_held();
+                return Err(NotAdmitted::Refused(Reason::SentAway));
+            }
             () = left.as_mut() => return Err(NotAdmitted::Left),
             () = drain::idle(&edge.phase, &edge.dice, Before::Answers) => return Err(NotAdmitted::Refused(Reason::Stopping)),
         }
@@ -117,6 +119,14 @@ enum Until {
 }
 
 impl Until {
+    /// What is said where there is no place for one more.
+    fn full(self) -> Reason {
+        match self {
+            Self::Ready => Reason::HoldFull,
+            Self::Resumed => Reason::PauseFull,
+        }
+    }
+
     /// Those who wait for it.
     fn waiters(self, cell: &Cell) -> &AtomicU32 {
         match self {

@@ -55,6 +55,17 @@ pub(super) struct Described {
     pub(super) listener: String,
     pub(super) address: String,
     pub(super) kind: Kind,
+    #[serde(default)]
+    pub(super) keeper: Keeps,
+}
+
+/// Who keeps it; an older version knew of no service manager.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Keeps {
+    #[default]
+    Edge,
+    Manager,
 }
 
 /// What sort of socket it is.
@@ -68,8 +79,21 @@ pub(super) enum Kind {
 /// Something that the successor needs and nobody else may know.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Secret {
-    name: String,
-    value: Vec<u8>,
+    pub(super) name: String,
+    pub(super) value: Vec<u8>,
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wipe(&mut self.value);
+    }
+}
+
+/// Overwrites what may hold a secret.
+fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Otherwise the compiler may leave it away: nobody reads it.
+    std::hint::black_box(bytes);
 }
 
 impl std::fmt::Debug for Secret {
@@ -91,6 +115,8 @@ pub(super) enum LineError {
     Nonsense(#[from] serde_json::Error),
     #[error("it sent a message of {0} bytes")]
     TooLong(usize),
+    #[error("a message of {0} bytes is too long to be sent")]
+    TooMuch(usize),
     #[error("it described {described} sockets and sent {sent}")]
     Sockets { described: usize, sent: usize },
     #[error("it sent a descriptor that cannot be used")]
@@ -141,9 +167,17 @@ impl Line {
 
     /// Says something, and sends descriptors along.
     pub(super) async fn say(&self, message: &Message, sockets: &[BorrowedFd<'_>]) -> Result<(), LineError> {
-        let text = serde_json::to_vec(message)?;
-        let length = u32::try_from(text.len()).map_err(|_| LineError::TooLong(text.len()))?;
-        let bytes = [&length.to_be_bytes()[..], &text].concat();
+        let mut text = serde_json::to_vec(message)?;
+        let length = text.len();
+        let mut bytes = [&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()[..], &text].concat();
+        wipe(&mut text);
+        let said =
+            if length > MESSAGE_MAX_BYTES { Err(LineError::TooMuch(length)) } else { self.send(&bytes, sockets).await };
+        wipe(&mut bytes);
+        said
+    }
+
+    async fn send(&self, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> Result<(), LineError> {
         let mut sent = 0;
         while sent < bytes.len() {
             // The first byte takes them along.
@@ -164,7 +198,9 @@ impl Line {
         }
         let mut text = vec![0; length];
         self.fill(&mut text, &mut sockets).await?;
-        match serde_json::from_slice(&text)? {
+        let message = serde_json::from_slice(&text);
+        wipe(&mut text);
+        match message? {
             Message::Refused { why } => Err(LineError::Refused(why)),
             Message::Failed { why } => Err(LineError::Failed(why)),
             message => Ok((message, sockets)),

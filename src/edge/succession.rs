@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::door::Door;
 use super::line::LineError;
 use super::notify::Notify;
+use super::passed;
 use super::upgrade::{self, ANSWER, Successor};
 use crate::config::RunConfig;
 use crate::ends::{self, Ends};
@@ -133,7 +134,7 @@ async fn offer(
 ) -> Result<Successor, NoSuccessor> {
     notify.reloading();
     let sockets = proxy.sockets().map_err(NoSuccessor::Sockets)?;
-    let successor = upgrade::offer(stream, sockets, run.within, ends).await?;
+    let successor = upgrade::offer(stream, (sockets, upgrade::secrets(proxy)), run.within, ends).await?;
     // In this order: whoever is released may do all of it at once.
     proxy.step_back();
     notify.main_process(successor.pid.unsigned_abs());
@@ -155,7 +156,13 @@ async fn start(
 ) -> Result<Successor, NoSuccessor> {
     let (program, arguments) = &run.successor;
     let program = program.as_ref().ok_or(NoSuccessor::NoProgram)?;
-    let child = child.insert(Command::new(program).args(arguments).spawn().map_err(NoSuccessor::Start)?);
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // What the service manager passed was passed to this process.
+    for name in passed::VARIABLES {
+        command.env_remove(name);
+    }
+    let child = child.insert(command.spawn().map_err(NoSuccessor::Start)?);
     tracing::info!(pid = child.id(), program = %program.display(), "started a successor");
     let knocked = tokio::select! {
         knocked = door.knocked() => knocked.map_err(NoSuccessor::Start),

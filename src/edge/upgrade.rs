@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use dormouse_proxy::{Address, Listening, gather};
+use dormouse_proxy::{Address, Keeper, Listening, OwnTicketKey, Proxy, TicketKey, gather};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -25,7 +25,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::door;
-use super::line::{Described, Kind, Line, LineError, Message, SOCKETS_PER_MESSAGE, VERSION};
+use super::line::{Described, Keeps, Kind, Line, LineError, Message, SOCKETS_PER_MESSAGE, Secret, VERSION};
 use crate::ends::Ends;
 use crate::failure::{Exit, Failure};
 use crate::plain;
@@ -39,10 +39,17 @@ const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// Sockets that are taken.
 const SOCKETS_MAX: usize = 4096;
 
+/// Secrets that are taken, and given: a few for each listener.
+const SECRETS_MAX: usize = 64;
+
+/// Before the listener's name: a secret of session tickets that the old one made itself.
+const TICKET_KEY: &str = "ticket-key/";
+
 /// What the successor has of its predecessor.
 #[derive(Debug)]
 pub(super) struct Inheritance {
     pub(super) sockets: Vec<Listening>,
+    pub(super) ticket_keys: Vec<OwnTicketKey>,
     pub(super) predecessor: Predecessor,
 }
 
@@ -75,15 +82,17 @@ pub(super) async fn inherit(folder: &Path) -> Result<Inheritance, Failure> {
     let pid = line.peer();
     let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     match receive(&line).await {
-        Ok(sockets) => Ok(Inheritance { sockets, predecessor: Predecessor { line, pid, process } }),
+        Ok((sockets, ticket_keys)) => {
+            Ok(Inheritance { sockets, ticket_keys, predecessor: Predecessor { line, pid, process } })
+        }
         Err(error) => {
-            say_why(&line, Message::Failed { why: error.to_string() }).await;
+            say_why(&line, Message::Failed { why: with_causes(&error) }).await;
             Err(failed(pid, &error))
         }
     }
 }
 
-async fn receive(line: &Line) -> Result<Vec<Listening>, LineError> {
+async fn receive(line: &Line) -> Result<(Vec<Listening>, Vec<OwnTicketKey>), LineError> {
     line.say(&Message::Hello { version: VERSION }, &[]).await?;
     let (Message::Offer { sockets: count, secrets }, _) = soon(line).await? else {
         return Err(LineError::Unexpected("no offer"));
@@ -91,7 +100,11 @@ async fn receive(line: &Line) -> Result<Vec<Listening>, LineError> {
     if count > SOCKETS_MAX {
         return Err(LineError::Unexpected("an offer of too many sockets"));
     }
+    if secrets.len() > SECRETS_MAX {
+        return Err(LineError::Unexpected("an offer of too many secrets"));
+    }
     tracing::debug!(sockets = count, ?secrets, "an edge hands over");
+    let ticket_keys = secrets.iter().filter_map(ticket_key).collect();
     let mut sockets = Vec::new();
     while held(&sockets) < count {
         match soon(line).await? {
@@ -99,7 +112,24 @@ async fn receive(line: &Line) -> Result<Vec<Listening>, LineError> {
             _ => return Err(LineError::Unexpected("no sockets")),
         }
     }
-    Ok(sockets)
+    Ok((sockets, ticket_keys))
+}
+
+/// What another version hands over in a form of its own is left: sessions then begin anew, which harms nobody.
+fn ticket_key(secret: &Secret) -> Option<OwnTicketKey> {
+    let listener = secret.name.strip_prefix(TICKET_KEY)?.to_owned();
+    let Some(key) = TicketKey::from_bytes(&secret.value) else {
+        tracing::warn!(listener, "a ticket key in an unknown form was handed over: its sessions do not resume");
+        return None;
+    };
+    Some(OwnTicketKey { listener, key })
+}
+
+/// What the successor needs so that no visitor notices.
+pub(super) fn secrets(proxy: &Proxy) -> Vec<Secret> {
+    let secret =
+        |own: OwnTicketKey| Secret { name: format!("{TICKET_KEY}{}", own.listener), value: own.key.to_bytes() };
+    proxy.own_ticket_keys().into_iter().take(SECRETS_MAX).map(secret).collect()
 }
 
 fn held(sockets: &[Listening]) -> usize {
@@ -111,7 +141,11 @@ fn add(sockets: &mut Vec<Listening>, described: Vec<Described>, sent: Vec<OwnedF
         return Err(LineError::Sockets { described: described.len(), sent: sent.len() });
     }
     for (described, socket) in described.into_iter().zip(sent) {
-        gather(sockets, &described.listener, socket)?;
+        let keeper = match described.keeper {
+            Keeps::Edge => Keeper::Proxy,
+            Keeps::Manager => Keeper::Manager,
+        };
+        gather(sockets, &described.listener, keeper, socket)?;
     }
     Ok(())
 }
@@ -124,6 +158,12 @@ fn watched(process: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
 
 async fn soon(line: &Line) -> Result<(Message, Vec<OwnedFd>), LineError> {
     timeout(ANSWER, line.hear()).await.unwrap_or(Err(LineError::Late))
+}
+
+/// The other one's log has nothing else to go by.
+fn with_causes(error: &LineError) -> String {
+    let all = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn say_why(line: &Line, message: Message) {
@@ -190,7 +230,7 @@ impl Predecessor {
 /// Hands over to whoever knocked, unless it is told to end. Returns when the other one is ready to be released; then [`Successor::release`] has to follow.
 pub(super) async fn offer(
     stream: UnixStream,
-    sockets: Vec<Listening>,
+    (sockets, secrets): (Vec<Listening>, Vec<Secret>),
     within: Duration,
     ends: &mut Ends,
 ) -> Result<Successor, LineError> {
@@ -201,7 +241,7 @@ pub(super) async fn offer(
     let pid = line.peer();
     tracing::info!(pid, "a process asks for the sockets, to serve in place of this one");
     let given = tokio::select! {
-        given = give(&line, sockets, within) => given,
+        given = give(&line, (sockets, secrets), within) => given,
         // What may be said in part then is nothing that the other one serves after.
         () = ends.told() => Err(LineError::Told),
     };
@@ -211,21 +251,29 @@ pub(super) async fn offer(
     }
 }
 
-async fn give(line: &Line, sockets: Vec<Listening>, within: Duration) -> Result<(), LineError> {
+async fn give(
+    line: &Line,
+    (sockets, secrets): (Vec<Listening>, Vec<Secret>),
+    within: Duration,
+) -> Result<(), LineError> {
     match soon(line).await? {
         (Message::Hello { version: VERSION }, _) => {}
         (Message::Hello { version }, _) => return Err(LineError::Version(version)),
         _ => return Err(LineError::Unexpected("no greeting")),
     }
     let transfer = async {
-        line.say(&Message::Offer { sockets: held(&sockets), secrets: Vec::new() }, &[]).await?;
-        for Listening { name, address, sockets } in &sockets {
+        line.say(&Message::Offer { sockets: held(&sockets), secrets }, &[]).await?;
+        for Listening { name, address, sockets, keeper } in &sockets {
             let kind = match address {
                 Address::Ip(_) => Kind::Tcp,
                 Address::Unix(_) => Kind::Unix,
             };
+            let keeper = match keeper {
+                Keeper::Proxy => Keeps::Edge,
+                Keeper::Manager => Keeps::Manager,
+            };
             for some in sockets.chunks(SOCKETS_PER_MESSAGE) {
-                let described = || Described { listener: name.clone(), address: address.to_string(), kind };
+                let described = || Described { listener: name.clone(), address: address.to_string(), kind, keeper };
                 let message = Message::Sockets { sockets: some.iter().map(|_| described()).collect() };
                 line.say(&message, &some.iter().map(AsFd::as_fd).collect::<Vec<_>>()).await?;
             }
@@ -242,7 +290,7 @@ async fn give(line: &Line, sockets: Vec<Listening>, within: Duration) -> Result<
 
 async fn refuse<T>(line: &Line, error: LineError) -> Result<T, LineError> {
     if !matches!(error, LineError::Gone | LineError::Failed(_)) {
-        say_why(line, Message::Refused { why: error.to_string() }).await;
+        say_why(line, Message::Refused { why: with_causes(&error) }).await;
     }
     Err(error)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::load::{Answer, UPGRADE, ask, head};
 use crate::program::{Edge, folder, get, origin, soon};
+use crate::speaker::{NoAnswer, Speaker};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -86,5 +88,84 @@ async fn who_waits_to_be_accepted_when_it_is_told_to_stop_is_served() {
     while let Some(answer) = soon("an answer", waiting.join_next()).await {
         assert_eq!(answer.unwrap(), Ok("one".to_owned()));
     }
+    assert!(edge.ended().await.success());
+}
+
+/// When each ended, in order, counted from a signal to stop that comes when all run.
+async fn ends(edge: &mut Edge, mut streams: JoinSet<Instant>) -> Vec<Duration> {
+    let began = Instant::now();
+    edge.signal("TERM").await;
+    let mut ends = Vec::new();
+    while let Some(end) = soon("its end", streams.join_next()).await {
+        ends.push(end.unwrap() - began);
+    }
+    ends
+}
+
+/// Each has its half of the time, and none waits for what is cut off.
+fn one_by_one(ends: &[Duration], drain: Duration) {
+    assert!(ends[0] >= drain / 2, "{ends:?}");
+    assert!(ends[ends.len() - 1] - ends[0] > drain / 10, "not all at once: {ends:?}");
+}
+
+#[tokio::test]
+async fn event_streams_are_closed_one_by_one_in_the_second_half() {
+    const DRAIN: Duration = Duration::from_secs(8);
+    let one = origin("one").await;
+    let mut edge = Edge::with(folder(&[("a.example", &one)]), &["--http", ANY, "--drain", "8s"]).await;
+    let mut streams = JoinSet::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(edge.address("http")).await.unwrap();
+        // Not every client says what it expects.
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
+        assert!(head(&mut stream).await.unwrap().starts_with("HTTP/1.1 200"));
+        streams.spawn(async move {
+            let mut events = Vec::new();
+            soon("its end", stream.read_to_end(&mut events)).await.expect("closed, and not reset");
+            assert!(events.len() > 100 && !events.ends_with(b"0\r\n\r\n"), "it did not end by itself");
+            Instant::now()
+        });
+    }
+    let ends = ends(&mut edge, streams).await;
+    one_by_one(&ends, DRAIN);
+    assert!(edge.ended().await.success());
+}
+
+#[tokio::test]
+async fn streams_over_http2_are_closed_by_connection_and_what_else_runs_there_is_answered() {
+    const DRAIN: Duration = Duration::from_secs(8);
+    let one = origin("one").await;
+    let words = ["--http", ANY, "--http2-prior-knowledge", "--drain", "8s"];
+    let mut edge = Edge::with(folder(&[("a.example", &one)]), &words).await;
+    let mut streams = JoinSet::new();
+    for number in 0..16 {
+        let speaker = Speaker::connect(edge.address("http")).await.unwrap();
+        let (method, path, kind) = match number % 2 {
+            0 => (Method::GET, "/events", "text/event-stream"),
+            _ => (Method::POST, "/grpc", "application/grpc"),
+        };
+        let (status, mut body) = speaker.begin(method, path, kind).await.unwrap();
+        assert_eq!(status, 200);
+        streams.spawn(async move {
+            // What is asked until it says GOAWAY is answered.
+            loop {
+                match speaker.get("/slow").await {
+                    Ok((status, text)) => assert_eq!((status, text.as_str()), (200, "one")),
+                    Err(NoAnswer::NotSent(error)) if error.is_go_away() => break,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            // Either way, it did not end by itself.
+            let end = async {
+                while let Some(Ok(part)) = body.data().await {
+                    body.flow_control().release_capacity(part.len()).unwrap();
+                }
+            };
+            soon("its end", end).await;
+            Instant::now()
+        });
+    }
+    let ends = ends(&mut edge, streams).await;
+    one_by_one(&ends, DRAIN);
     assert!(edge.ended().await.success());
 }

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
-use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
+use crate::config::connections;
 use crate::files::{issue, over_tls};
 use crate::program::{Edge, folder, get, origin, refused, soon};
 
@@ -84,15 +84,6 @@ async fn proxies_are_believed_where_the_command_line_says_so() {
     edge.ended().await;
     let records = fs::read_to_string(log).unwrap();
     assert!(records.contains(r#""client":"198.51.100.3""#) && records.contains("proxy_header"), "{records}");
-}
-
-/// What the admin listener says of connections.
-async fn connections(edge: &Edge) -> Value {
-    let mut stream = TcpStream::connect(edge.address("admin")).await.unwrap();
-    stream.write_all(b"GET /connections HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut text = String::new();
-    soon("the admin listener", stream.read_to_string(&mut text)).await.unwrap();
-    serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
 /// One request, after which the connection stays.

@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::program::{PATIENCE, soon};
+use crate::speaker::{NoAnswer, Speaker};
 
 /// What a WebSocket client begins with.
 pub(crate) const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -28,31 +31,50 @@ pub(crate) struct Tally {
     pub(crate) sockets: AtomicUsize,
     /// On a connection that was used before, closed without a byte of an answer: HTTP clients ask again by themselves.
     pub(crate) asked_again: AtomicUsize,
+    /// Connections of HTTP/2 that ended by a GOAWAY, and went on as another one.
+    pub(crate) goaways: AtomicUsize,
     pub(crate) failures: Mutex<Vec<String>>,
-    /// From the begin of a connection to its first answer.
-    pub(crate) first_answers: Mutex<Vec<Duration>>,
+    /// When a connection began, and how long until its first answer came.
+    first_answers: Mutex<Vec<(Instant, Duration)>>,
     over: AtomicBool,
 }
 
 pub(crate) struct Load {
     pub(crate) tally: Arc<Tally>,
     visitors: JoinSet<()>,
+    /// Who measures is not held up by the others.
+    prober: JoinHandle<()>,
 }
 
+/// Between two connections of whom measures.
+const PROBE: Duration = Duration::from_millis(4);
+
+/// Between two requests of a visitor: so many of them are no test of the machine.
+const PAUSE: Duration = Duration::from_millis(3);
+
 impl Load {
-    pub(crate) fn begin(to: SocketAddr, keeping: usize, fresh: usize, sockets: usize) -> Self {
+    /// Begins with so many of each: on kept connections, on new ones, over WebSocket, over HTTP/2.
+    pub(crate) fn begin(to: SocketAddr, [keeping, fresh, sockets, speaking]: [usize; 4]) -> Self {
         let tally = Arc::new(Tally::default());
         let mut visitors = JoinSet::new();
         for _ in 0..keeping {
             visitors.spawn(keep(to, Arc::clone(&tally)));
         }
         for _ in 0..fresh {
-            visitors.spawn(connect_anew(to, Arc::clone(&tally)));
+            visitors.spawn(connect_anew(to, Arc::clone(&tally), Measured::Not));
         }
         for _ in 0..sockets {
             visitors.spawn(echo(to, Arc::clone(&tally)));
         }
-        Self { tally, visitors }
+        for _ in 0..speaking {
+            visitors.spawn(speak(to, Arc::clone(&tally)));
+        }
+        let probed = Arc::clone(&tally);
+        let prober = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(connect_anew(to, probed, Measured::All));
+        });
+        Self { tally, visitors, prober }
     }
 
     /// Waits for so many more answers.
@@ -65,11 +87,17 @@ impl Load {
         }
     }
 
+    /// When connections began since this was asked before, and how long their first answers took.
+    pub(crate) fn first_answers(&self) -> Vec<(Instant, Duration)> {
+        std::mem::take(&mut *self.tally.first_answers.lock().unwrap())
+    }
+
     pub(crate) async fn end(mut self) -> Arc<Tally> {
         self.tally.over.store(true, Ordering::SeqCst);
         while let Some(ended) = soon("the visitors", self.visitors.join_next()).await {
             ended.unwrap();
         }
+        tokio::task::spawn_blocking(|| self.prober.join()).await.unwrap().unwrap();
         self.tally
     }
 }
@@ -103,6 +131,7 @@ async fn keep(to: SocketAddr, tally: Arc<Tally>) {
             Ok(Answer::Whole { closing }) => {
                 tally.answered.fetch_add(1, Ordering::SeqCst);
                 kept = (!closing).then_some(stream);
+                sleep(PAUSE).await;
             }
             Ok(Answer::None) if used => {
                 tally.asked_again.fetch_add(1, Ordering::SeqCst);
@@ -112,21 +141,74 @@ async fn keep(to: SocketAddr, tally: Arc<Tally>) {
     }
 }
 
-async fn connect_anew(to: SocketAddr, tally: Arc<Tally>) {
+/// Whether it is noted how long first answers take.
+#[derive(Clone, Copy, PartialEq)]
+enum Measured {
+    Not,
+    All,
+}
+
+async fn connect_anew(to: SocketAddr, tally: Arc<Tally>, measured: Measured) {
     while tally.goes_on() {
         let began = Instant::now();
         let asked = async { ask(&mut TcpStream::connect(to).await?, LAST_REQUEST).await };
         match asked.await {
             Ok(Answer::Whole { .. }) => {
                 tally.answered.fetch_add(1, Ordering::SeqCst);
-                tally.first_answers.lock().unwrap().push(began.elapsed());
+                if measured == Measured::All {
+                    tally.first_answers.lock().unwrap().push((began, began.elapsed()));
+                }
             }
             other => tally.failed("new connection", other),
+        }
+        sleep(if measured == Measured::All { PROBE } else { PAUSE }).await;
+    }
+}
+
+/// Streams at a time of one connection, every other one with a slow answer.
+const STREAMS: usize = 4;
+
+/// Several requests at a time over HTTP/2, until the connection takes no more; then over another one.
+async fn speak(to: SocketAddr, tally: Arc<Tally>) {
+    while tally.goes_on() {
+        let speaker = match Speaker::connect(to).await {
+            Ok(speaker) => speaker,
+            Err(error) => {
+                tally.failed("connect for HTTP/2", error);
+                continue;
+            }
+        };
+        let paths = ["/", "/slow"].into_iter().cycle().take(STREAMS);
+        let went_away =
+            join_all(paths.map(|path| ask_again(&speaker, path, &tally))).await.into_iter().any(|went| went);
+        tally.goaways.fetch_add(usize::from(went_away), Ordering::SeqCst);
+        if went_away && let Err(error) = speaker.ended().await {
+            tally.failed("the end after a GOAWAY", error);
         }
     }
 }
 
-/// Echoes over an upgraded connection until it is closed, and again. A close between two echoes is no failure.
+/// Whether the connection said GOAWAY in the end.
+async fn ask_again(speaker: &Speaker, path: &str, tally: &Tally) -> bool {
+    while tally.goes_on() {
+        match speaker.get(path).await {
+            Ok((200, _)) => {
+                tally.answered.fetch_add(1, Ordering::SeqCst);
+                sleep(PAUSE).await;
+            }
+            Err(NoAnswer::NotSent(error)) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+                return true;
+            }
+            other => {
+                tally.failed("HTTP/2", other);
+                return false;
+            }
+        }
+    }
+    false
+}
+
+/// Echoes over an upgraded connection until it is closed, and again. An orderly close between two echoes is no failure.
 async fn echo(to: SocketAddr, tally: Arc<Tally>) {
     while tally.goes_on() {
         let opened = async {
@@ -151,7 +233,12 @@ async fn echo(to: SocketAddr, tally: Arc<Tally>) {
             };
             match echoed.await {
                 Ok(_) if &back == b"hello" => tally.echoed.fetch_add(1, Ordering::SeqCst),
-                Err(_) => break,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::ConnectionReset {
+                        tally.failed("the end of a WebSocket", error);
+                    }
+                    break;
+                }
                 Ok(_) => {
                     tally.failed("echo", back);
                     break;

@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
 
+mod config;
 mod drain;
 mod files;
 mod http2;
 mod listening;
 mod load;
+mod observe;
+mod passed;
 mod program;
+mod slow;
+mod speaker;
 mod tls;
 mod upgrade;
 mod upgrade_fails;

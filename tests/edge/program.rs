@@ -155,6 +155,14 @@ impl Edge {
         line.await.ok().flatten().unwrap_or_else(|| panic!("never {words:?} in {:#?}", self.heard))
     }
 
+    /// Every line of its log, once it has ended.
+    pub(crate) async fn all(&mut self) -> Vec<String> {
+        while let Some(line) = soon("its log's end", self.log.next_line()).await.unwrap() {
+            self.heard.push(line);
+        }
+        self.heard.clone()
+    }
+
     /// Whose body a host gets, or another status than 200.
     pub(crate) async fn get(&self, host: &str) -> Result<String, u16> {
         get(TcpStream::connect(self.address("http")).await.unwrap(), host).await
@@ -247,12 +255,37 @@ pub(crate) async fn origin(name: &'static str) -> Origin {
     Origin { address, _serving: serving }
 }
 
-/// Answers requests, and echoes once it was upgraded.
+/// How long an answer of `/slow` takes.
+const SLOW: Duration = Duration::from_millis(100);
+/// Between two parts of an answer that never ends.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Answers requests, some of them slowly or without an end, and echoes once it was upgraded.
 async fn answer(stream: TcpStream, name: &'static str) {
     let mut stream = BufReader::new(stream);
-    let (mut line, mut upgrade) = (String::new(), false);
+    let (mut line, mut upgrade, mut path) = (String::new(), false, String::new());
     while stream.read_line(&mut line).await.is_ok_and(|count| count > 0) {
         upgrade |= line.to_ascii_lowercase().starts_with("upgrade: websocket");
+        if line.ends_with(" HTTP/1.1\r\n") {
+            path = line.split(' ').nth(1).unwrap().to_owned();
+        }
+        let endless = match path.as_str() {
+            "/events" => Some("text/event-stream"),
+            "/grpc" => Some("application/grpc"),
+            _ => None,
+        };
+        if let (Some(kind), "\r\n") = (endless, line.as_str()) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let mut sent = stream.write_all(head.as_bytes()).await;
+            while sent.is_ok() {
+                sent = stream.write_all(b"9\r\ndata: x\n\n\r\n").await;
+                sleep(BEAT).await;
+            }
+            return;
+        }
+        if line == "\r\n" && path == "/slow" {
+            sleep(SLOW).await;
+        }
         if line == "\r\n" && upgrade {
             let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
             let mut bytes = [0; 1024];

@@ -167,3 +167,107 @@ async fn a_certificate_out_of_date_replaces_none_that_is_not() {
     let mut late = start(late, &[]).await;
     late.says("is out of date, and offered all the same").await;
 }
+
+/// The words of an edge that can be replaced.
+fn replaceable(folder: &Path, more: &[&str]) -> Vec<String> {
+    let run =
+        ["--run".to_owned(), folder.join("run").to_str().unwrap().to_owned(), "--drain".to_owned(), "2s".to_owned()];
+    words(folder, more).into_iter().chain(run).collect()
+}
+
+async fn another(edge: &Edge, more: &[&str]) -> Edge {
+    let words = replaceable(edge.folder(), more);
+    let words = words.iter().map(String::as_str).chain(["--upgrade"]);
+    edge.another(&words.collect::<Vec<_>>()).await
+}
+
+#[tokio::test]
+async fn p53_a_session_resumes_after_an_upgrade_and_after_the_next() {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    issue(folder.path(), "own", &["a.example"]);
+    let (trusted, first) = (folder.path().join("own.pem"), replaceable(folder.path(), &[]));
+    let mut old = Edge::with(folder, &first.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    // One visitor for each version of TLS: what resumes in one way may not in the other.
+    let visitors = [&rustls::version::TLS13, &rustls::version::TLS12].map(|version| speaks(version, &trusted));
+    for visitor in &visitors {
+        assert_eq!(visit(&old, visitor).await, HandshakeKind::Full);
+    }
+    for _ in 0..2 {
+        let new = another(&old, &[]).await;
+        assert!(old.ended().await.success());
+        for visitor in &visitors {
+            assert_eq!(visit(&new, visitor).await, HandshakeKind::Resumed);
+        }
+        old = new;
+    }
+}
+
+fn speaks(version: &'static rustls::SupportedProtocolVersion, trusted: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[tokio::test]
+async fn p53_a_ticket_from_before_an_upgrade_does_not_get_around_a_stricter_policy() {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    issue(folder.path(), "own", &["a.example"]);
+    let (trusted, first) = (folder.path().join("own.pem"), replaceable(folder.path(), &[]));
+    let mut old = Edge::with(folder, &first.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let visitors = [&rustls::version::TLS13, &rustls::version::TLS12].map(|version| speaks(version, &trusted));
+    for visitor in &visitors {
+        assert_eq!(visit(&old, visitor).await, HandshakeKind::Full);
+    }
+    let new = another(&old, &["--client-ca", "own.pem"]).await;
+    assert!(old.ended().await.success());
+    for visitor in visitors {
+        let stream = TcpStream::connect(new.address("https")).await.unwrap();
+        let name = ServerName::try_from("a.example").unwrap();
+        let answer = async {
+            let mut stream = TlsConnector::from(visitor).connect(name, stream).await?;
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await?;
+            stream.read_u8().await
+        };
+        assert!(soon("its end", answer).await.is_err(), "it has no certificate");
+    }
+}
+
+#[tokio::test]
+async fn p53_the_ticket_keys_that_are_handed_over_are_in_no_log() {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    issue(folder.path(), "own", &["a.example"]);
+    let first = replaceable(folder.path(), &[]);
+    let mut start = crate::program::command(folder.path(), &first.iter().map(String::as_str).collect::<Vec<_>>());
+    start.env("DORMOUSE_LOG", "trace");
+    let run = folder.path().join("run").to_str().unwrap().to_owned();
+    let mut edge = Edge::spawn(folder.into(), start).await;
+    let secrets = tokio::task::spawn_blocking(move || {
+        let mut line = crate::upgrade_fails::double::Line::knock(&run);
+        line.say(r#"{"message":"hello","version":1}"#);
+        let offer = line.hear();
+        assert_eq!(line.hear()["message"], "sockets");
+        line.say(r#"{"message":"failed","why":"of a whim"}"#);
+        offer["secrets"].clone()
+    });
+    let secrets = soon("the offer", secrets).await.unwrap();
+    let one = &secrets.as_array().unwrap()[0];
+    assert_eq!(one["name"], "ticket-key/https");
+    let bytes: Vec<u8> = serde_json::from_value(one["value"].clone()).unwrap();
+    let secret = &bytes[9..];
+    assert_eq!((bytes[0], secret.len()), (1, 32));
+    edge.says("of a whim").await;
+    edge.signal("TERM").await;
+    assert!(edge.ended().await.success());
+    let (decimal, hex) = (format!("{secret:?}"), secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let log = edge.all().await;
+    assert!(log.len() > 5, "{log:?}");
+    for line in log {
+        let plain = line.to_lowercase();
+        assert!(!plain.contains(decimal.trim_matches(['[', ']'])) && !plain.contains(&hex), "{line}");
+    }
+}

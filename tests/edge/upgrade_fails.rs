@@ -137,6 +137,32 @@ async fn a_predecessor_that_ends_or_lies_is_told_and_one_that_ends_last_leaves_i
     let (code, said) = refused(folder.path(), &["--run", &run, "--upgrade"]).await;
     assert!(code == 69 && said.contains("a descriptor that cannot be used"), "{code} {said}");
     lying.await.unwrap();
+    // Fewer descriptors than it describes.
+    let listener = std::net::TcpListener::bind(ANY).unwrap();
+    let at = listener.local_addr().unwrap();
+    let old = double::Old::open(&run);
+    let lying = tokio::task::spawn_blocking(move || {
+        let mut line = old.knocked();
+        line.greeted();
+        line.offer(2);
+        line.sockets(&[("http", at), ("http", at)], &[std::os::fd::AsFd::as_fd(&listener)]);
+        line.rest();
+    });
+    let (code, said) = refused(folder.path(), &["--run", &run, "--upgrade"]).await;
+    assert!(code == 69 && said.contains("described 2 sockets and sent 1"), "{code} {said}");
+    lying.await.unwrap();
+    // More secrets than anybody has.
+    let old = double::Old::open(&run);
+    let lying = tokio::task::spawn_blocking(move || {
+        let mut line = old.knocked();
+        line.greeted();
+        let secrets = vec![serde_json::json!({"name": "ticket-key/https", "value": [1]}); 65];
+        line.say(&serde_json::json!({"message": "offer", "sockets": 1, "secrets": secrets}).to_string());
+        line.rest();
+    });
+    let (code, said) = refused(folder.path(), &["--run", &run, "--upgrade"]).await;
+    assert!(code == 69 && said.contains("too many secrets"), "{code} {said}");
+    lying.await.unwrap();
     // Killed when the other was ready: nobody else is left to serve.
     let listener = std::net::TcpListener::bind(ANY).unwrap();
     let at = listener.local_addr().unwrap();
@@ -154,6 +180,125 @@ async fn a_predecessor_that_ends_or_lies_is_told_and_one_that_ends_last_leaves_i
     // The double is a process that goes on.
     edge.says("still runs; this one takes its files all the same").await;
     assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
+}
+
+#[tokio::test]
+async fn one_that_is_ready_and_gone_before_it_is_released_changes_nothing() {
+    let (mut edge, _one, run) = edge(&[]).await;
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut line = double::Line::knock(&run);
+        line.say(r#"{"message":"hello","version":1}"#);
+        assert_eq!(line.hear()["message"], "offer");
+        assert_eq!(line.hear()["message"], "sockets");
+        (line, run)
+    });
+    let (mut line, run) = soon("the offer", asked).await.unwrap();
+    // It does not run until the last word was said and the line is gone.
+    edge.signal("STOP").await;
+    let stands = || fs::read_to_string(format!("/proc/{}/stat", edge.id())).unwrap().contains(") T ");
+    soon("it to stand still", async {
+        while !stands() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    line.say(r#"{"message":"ready"}"#);
+    drop(line);
+    edge.signal("CONT").await;
+    edge.says("the other process is gone").await;
+    goes_on(edge, &run).await;
+}
+
+#[tokio::test]
+async fn one_that_says_nothing_is_given_up_by_either_side() {
+    let (mut edge, one, run_of_edge) = edge(&[]).await;
+    let silent = tokio::task::spawn_blocking({
+        let run = run_of_edge.clone();
+        move || {
+            let mut line = double::Line::knock(&run);
+            line.hear()["why"].to_string()
+        }
+    });
+    let other = folder(&[("a.example", &one)]);
+    let run = run(&other);
+    let old = double::Old::open(&run);
+    let keeps = tokio::task::spawn_blocking(move || {
+        let mut line = old.knocked();
+        line.greeted();
+        line.rest();
+    });
+    let (code, said) = refused(other.path(), &["--http", ANY, "--run", &run, "--upgrade"]).await;
+    assert!(code == 69 && said.contains("it did not answer in time"), "{code} {said}");
+    keeps.await.unwrap();
+    assert!(soon("its word", silent).await.unwrap().contains("did not answer in time"));
+    edge.says("it did not answer in time").await;
+    goes_on(edge, &run_of_edge).await;
+}
+
+#[tokio::test]
+async fn one_that_may_not_have_so_many_descriptors_is_told_so() {
+    let (mut edge, _one, run) = edge(&[]).await;
+    let mut few = Command::new("bash");
+    few.args(["-c", "ulimit -n 40; exec \"$@\"", "few", crate::program::PROGRAM, "edge", "--table"]);
+    few.arg(edge.path("table.json")).args(["--http", ANY, "--run", &run, "--upgrade"]).kill_on_drop(true);
+    let output = soon("its refusal", few.output()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(69) && said.contains("this process may not have more"), "{said}");
+    edge.says("this process may not have more").await;
+    goes_on(edge, &run).await;
+}
+
+/// An edge whose program's file is its folder's own.
+async fn replaceable(within: &str) -> (Edge, Origin, String) {
+    let one = origin("one").await;
+    let folder = folder(&[("a.example", &one)]);
+    let (run, program) = (run(&folder), folder.path().join("dormouse"));
+    fs::copy(crate::program::PROGRAM, &program).unwrap();
+    let mut start = Command::new(&program);
+    start.args(["edge", "--http", ANY, "--run", &run, "--upgrade-within", within, "--table"]);
+    start.arg(folder.path().join("table.json")).kill_on_drop(true);
+    (Edge::spawn(folder.into(), start).await, one, run)
+}
+
+/// Puts something else in its place, as an installation that goes wrong may do.
+fn replace_program(edge: &Edge, script: &str) {
+    let beside = edge.path("beside");
+    fs::write(&beside, script).unwrap();
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&beside, edge.path("dormouse")).unwrap();
+}
+
+const HANGS: &str = "#!/bin/sh\necho hangs $$ >&2\nexec sleep 1000\n";
+
+/// Its successor's entry in /proc, once that hangs.
+async fn hangs(edge: &mut Edge) -> std::path::PathBuf {
+    let line = edge.says("hangs ").await;
+    format!("/proc/{}", line.strip_prefix("hangs ").unwrap().trim()).into()
+}
+
+#[tokio::test]
+async fn a_successor_that_never_asks_is_given_up_and_ended() {
+    let (mut edge, _one, run) = replaceable("1s").await;
+    replace_program(&edge, "#!/bin/sh\nexit 3\n");
+    edge.signal("QUIT").await;
+    edge.says("ended before it asked for the sockets (exit status: 3)").await;
+    replace_program(&edge, HANGS);
+    edge.signal("QUIT").await;
+    let hangs = hangs(&mut edge).await;
+    edge.says("the successor did not ask for the sockets in time").await;
+    assert!(!hangs.exists(), "it was ended");
+    goes_on(edge, &run).await;
+}
+
+#[tokio::test]
+async fn told_to_end_it_does_not_wait_for_a_successor_to_ask() {
+    let (mut edge, _one, _run) = replaceable("1h").await;
+    replace_program(&edge, HANGS);
+    edge.signal("QUIT").await;
+    let hangs = hangs(&mut edge).await;
+    edge.signal("TERM").await;
+    assert!(edge.ended().await.success());
+    assert!(!hangs.exists(), "it was ended, too");
 }
 
 #[tokio::test]
@@ -367,7 +512,7 @@ pub(crate) mod double {
             let described = described.map(|(listener, at)| json!({"listener": listener, "address": at, "kind": "tcp"}));
             let text = json!({"message": "sockets", "sockets": described.collect::<Vec<_>>()}).to_string();
             let bytes = [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
             let mut along = SendAncillaryBuffer::new(&mut space);
             assert!(along.push(SendAncillaryMessage::ScmRights(sockets)));
             let sent = sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut along, SendFlags::empty()).unwrap();

@@ -47,7 +47,7 @@ impl Life {
             };
             Ok(slot.get_or_init(|| engine).clone())
         };
-        let app = block_in_place(|| runtime.block_on(App::start(config, connect)));
+        let app = block_in_place(|| runtime.block_on(App::start(config, connect, None)));
         let app = Box::new(app.unwrap_or_else(|failure| panic!("{failure:?}")));
         let data = config.data.clone();
         (Self::Here { app, runtime, data }, slot.into_inner().expect("it connected"))

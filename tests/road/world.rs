@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse::app::Addresses;
-use dormouse::config::{Demo, UpConfig};
+use dormouse::cli::LogOutput;
+use dormouse::config::{Demo, LogConfig, UpConfig};
 use dormouse_control::crash::Crash;
 use dormouse_control::engine::Engine;
 use dormouse_control::engine::docker::Docker;
@@ -445,7 +446,10 @@ fn empty() -> (tempfile::TempDir, UpConfig) {
         engine: None,
         drain_delay: Duration::ZERO,
         workers: 2,
-        log: None,
+        log: LogConfig { filter: None, output: LogOutput::Stderr },
+        access_log: Some(data.path().join("data/access.log").into()),
+        otlp: None,
+        name: "edge".to_owned(),
         pushes: Limits::default(),
         build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: Crash::default(),

@@ -84,8 +84,8 @@ impl Write<'_> {
         certificate: Certificate,
     ) -> Result<(), StoreError> {
         let host = host_of(&certificate)?;
-        let route = Body::Route(Route { host: host.clone(), environment: environment.id.clone() });
-        self.put(&environment.organisation, Some(&route), &ObjectId::Route(host.clone())).await?;
+        let route = Body::Route(Route::new(host.clone(), environment.id.clone()));
+        self.put(&environment.organisation, Some(&route), &ObjectId::Route(host.clone().into())).await?;
         self.put(&environment.organisation, Some(&Body::Certificate(certificate)), &ObjectId::Certificate(host.into()))
             .await?;
         Ok(())
@@ -98,7 +98,7 @@ impl Write<'_> {
             if self.body_of(&id).await?.is_some() {
                 for host in environment.hosts.clone() {
                     self.put(&environment.organisation, None, &ObjectId::Certificate(host.clone().into())).await?;
-                    self.put(&environment.organisation, None, &ObjectId::Route(host)).await?;
+                    self.put(&environment.organisation, None, &ObjectId::Route(host.into())).await?;
                 }
                 environment.generation = self.put(&environment.organisation, None, &id).await?;
             }

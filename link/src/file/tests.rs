@@ -48,14 +48,55 @@ fn what_is_wrong_is_told_with_its_place() {
         (&route(r#""endpoints": []"#), "routes[0]: the endpoints of a.example cannot be used: a ready environment has"),
         (&route(r#""endpoints": ["127.0.0.1:0"]"#), "127.0.0.1:0 is no address an instance can listen on"),
         (&route(r#""endpoints": ["127.0.0.1:1", "127.0.0.1:1"]"#), "instance 127.0.0.1:1 is listed twice"),
-        (&route(r#""path": "/x", "endpoints": ["127.0.0.1:1"]"#), r#"routes[0]: a route's path is "/", not "/x""#),
+        (&route(r#""path": "x", "endpoints": ["127.0.0.1:1"]"#), "a path begins with / at line 1"),
+        (&route(r#""path": "/x/../y", "endpoints": ["127.0.0.1:1"]"#), "a path has no . or .. segments"),
+        (
+            &route(r#""match": "glob", "endpoints": ["127.0.0.1:1"]"#),
+            "unknown variant `glob`, expected `prefix` or `exact`",
+        ),
+        (&route(r#""method": "get", "endpoints": ["127.0.0.1:1"]"#), "a method is a word in upper case at line 1"),
+        (&route(r#""headers": [{"name": "X_A"}], "endpoints": ["127.0.0.1:1"]"#), "a header field's name is one word"),
+        (&route(r#""headers": [{"name": "X-Forwarded-Proto"}], "endpoints": ["127.0.0.1:1"]"#), "is not the client's"),
+        (
+            &route(r#""headers": [{"name": "x", "value": "1"}, {"name": "X"}], "endpoints": ["127.0.0.1:1"]"#),
+            "routes[0]: the route of a.example cannot be used: the header field x is asked for twice",
+        ),
+        (
+            &route(r#""match": "exact", "path": "/x", "replace_prefix": "/", "endpoints": ["127.0.0.1:1"]"#),
+            "routes[0]: the route of a.example cannot be used: an exact path has no prefix to replace",
+        ),
+        (&route(r#""redirect": {"status": 303, "host": "b.example"}"#), "a redirect's status is 301, 302, 307 or 308"),
+        (&route(r#""redirect": {}"#), "the redirect leads to where its own rule is met again"),
+        (&route(r#""redirect": {"scheme": "https"}"#), "the redirect leads to where its own rule is met again"),
+        (&route(r#""redirect": {"host": "A.example", "path": "/x"}"#), "leads to where its own rule is met again"),
+        (&route(r#""path": "/a", "redirect": {"replace_prefix": "/a/b"}"#), "leads to where its own rule is met again"),
+        (&route(r#""redirect": {"host": "b", "path": "/", "replace_prefix": "/"}"#), "has either a \"path\" or"),
+        (&route(r#""redirect": {"host": "b", "port": 0}"#), "0 is no port to redirect to"),
+        (&route(r#""redirect": {"host": "b\r\nx: y"}"#), "a host name has only letters"),
+        (&route(r#""redirect": {"host": "b", "path": "/\r\n"}"#), "a path has no ?"),
+        (&route(r#""redirect": {"host": "b"}, "rewrite_host": "c""#), "is said inside of \"redirect\""),
+        (
+            r#"{"routes": [{"host": "*", "redirect": {"host": "b"}}], "hosts": {"a": {}}}"#,
+            "hosts.a: no route has this host",
+        ),
+        (
+            r#"{"routes": [{"host": "*", "redirect": {"host": "b"}}],
+                "hosts": {"*": {"https": {"hsts": {"max_age": 1, "preload": true}}}}}"#,
+            "* cannot be served so: preload asks for include_subdomains and a max_age of at least 31536000",
+        ),
         (r#"{"routes": [{"host": "a b", "endpoints": ["127.0.0.1:1"]}]}"#, "a host name has only letters"),
         (
             r#"{"routes": [{"host": "a", "endpoints": ["127.0.0.1:1"]}, {"host": "A.", "endpoints": ["127.0.0.1:2"]}]}"#,
-            "routes[1]: a has a route already, routes[0]",
+            "routes[1] of a can never be met: routes[0] is for the same requests",
         ),
-        (r#"{"routes": [{"host": "a"}]}"#, r#"routes[0]: the route of a has either "endpoints" or an "environment""#),
-        (&route(r#""environment": "x", "endpoints": ["127.0.0.1:1"]"#), "routes[0]: the route of a.example has either"),
+        (
+            r#"{"routes": [{"host": "a"}]}"#,
+            r#"routes[0]: the route of a has exactly one of "endpoints", "environment" and "redirect""#,
+        ),
+        (
+            &route(r#""environment": "x", "endpoints": ["127.0.0.1:1"]"#),
+            "routes[0]: the route of a.example has exactly one",
+        ),
         (&route(r#""environment": "x""#), r#"routes[0]: there is no environment "x" for a.example"#),
         (r#"{"routes": [], "environments": {"x": {"endpoints": []}}}"#, "environments.x: it cannot be used: a ready"),
         (r#"{"routes": [], "environments": {"X": {"endpoints": []}}}"#, "a name has only a-z, 0-9 and -"),
@@ -67,6 +108,11 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             r#"{"routes": [], "environments": {"x": {"endpoints": ["127.0.0.1:1"]}, "x": {"endpoints": ["127.0.0.1:2"]}}}"#,
             "x is there twice at line 1",
+        ),
+        (
+            r#"{"routes": [{"host": "b", "redirect": {"host": "c"}}, {"host": "a", "path": "/x/", "endpoints": ["127.0.0.1:1"]},
+                {"host": "a", "path": "/x", "endpoints": ["127.0.0.1:2"]}]}"#,
+            "routes[2] of a can never be met: routes[1] is for the same requests",
         ),
         (
             r#"{"routes": [], "certificates": [{"host": "a", "chain": "c", "key": "k"}, {"host": "a", "chain": "c", "key": "k"}]}"#,
@@ -96,6 +142,35 @@ fn what_did_not_change_keeps_its_version_and_changed_endpoints_get_the_next_epoc
 }
 
 #[test]
+fn the_routes_of_a_host_are_one_object_wherever_they_are_written() {
+    let file = file(
+        r#"{"environments": {"shop": {"endpoints": ["127.0.0.1:1"]}},
+            "hosts": {"a.example": {"https": {"redirect": {"status": 308}, "hsts": {"max_age": 60}}}},
+            "routes": [
+                {"host": "a.example", "environment": "shop"},
+                {"host": "*.example", "environment": "shop"},
+                {"host": "a.example", "path": "/api", "endpoints": ["127.0.0.1:2"], "replace_prefix": "/"},
+                {"host": "a.example", "path": "/api", "method": "POST", "endpoints": ["127.0.0.1:3"]},
+                {"host": "a.example", "path": "/old", "match": "exact", "redirect": {"path": "/new"}},
+                {"host": "*", "redirect": {"host": "a.example"}}]}"#,
+    );
+    let table = file.table(&Table::default(), Vec::new());
+    assert_eq!(Table::default().apply(table.snapshot()), Ok(Vec::new()));
+    let route = |host: &str| match &table.objects[&ObjectId::Route(host.parse().expect("a pattern"))].body {
+        Body::Route(route) => route.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(route("*.example").to, To::Environment(EnvironmentId::new("shop")));
+    let one = route("a.example");
+    let environments: Vec<_> = one.environments().map(EnvironmentId::as_str).collect();
+    assert_eq!(environments, ["shop", "a.example/api", "a.example/api#1"]);
+    assert!(one.https.is_some_and(|https| https.redirect.is_some()));
+    assert_eq!(environment(&table, "a.example/api#1").1.endpoints[0].address.port(), 3);
+    let json = serde_json::to_string(&table.snapshot()).expect("an update is JSON");
+    assert_eq!(serde_json::from_str::<crate::Update>(&json).expect("and back"), table.snapshot());
+}
+
+#[test]
 fn routes_share_an_environment_whose_change_is_one_object() {
     let of = |endpoint: &str| {
         file(&format!(
@@ -111,6 +186,25 @@ fn routes_share_an_environment_whose_change_is_one_object() {
     let second = of("127.0.0.1:2").table(&first, Vec::new());
     assert_eq!(first.diff(&second).put.len(), 1);
     assert_eq!(environment(&second, "shop-live").1.epoch, Epoch(2));
+}
+
+/// What operators copy is what works.
+#[test]
+fn every_example_of_the_documents_is_taken() {
+    let text = include_str!("../../../docs/table.md");
+    let mut examples: Vec<String> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix("    "), examples.last_mut()) {
+            (Some(begin), _) if begin.starts_with('{') => examples.push(begin.to_owned()),
+            (Some(rest), Some(example)) => example.push_str(rest),
+            _ => {}
+        }
+    }
+    assert_eq!(examples.len(), 5);
+    for example in examples {
+        let table = file(&example).table(&Table::default(), Vec::new());
+        assert_eq!(Table::default().apply(table.snapshot()), Ok(Vec::new()), "{example}");
+    }
 }
 
 proptest! {

@@ -28,7 +28,7 @@ const AUTHORITY_MS_MAX: u32 = 30_000;
 /// How long it may take if it is not said.
 const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
 /// Header fields that say how a message is to be read or where it goes; nobody else may set them.
-const NEVER_COPIED: [&str; 12] = [
+const NEVER_COPIED: [&str; 19] = [
     "connection",
     "content-length",
     "expect",
@@ -37,9 +37,16 @@ const NEVER_COPIED: [&str; 12] = [
     "keep-alive",
     "proxy-connection",
     "te",
+    "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
     "x-request-id",
 ];
 

@@ -38,9 +38,10 @@ fn any_state() -> impl Strategy<Value = State> {
 
 /// A few names only, so that two tables share some.
 fn any_table() -> impl Strategy<Value = Table> {
-    let host = prop_oneof!["[ab]\\.localhost", "c\\.example"].prop_map(|host| host.parse::<Host>().expect("a host"));
+    let host =
+        prop_oneof!["[ab]\\.localhost", "c\\.example"].prop_map(|host| host.parse::<crate::Host>().expect("a host"));
     let route = (host.clone(), "[xyz]")
-        .prop_map(|(host, environment)| Body::Route(Route { host, environment: EnvironmentId::new(environment) }));
+        .prop_map(|(host, environment)| Body::Route(Route::new(host, EnvironmentId::new(environment))));
     let cell =
         ("[xyz]", any_state()).prop_map(|(id, state)| Body::Environment(Box::new(environment(&id, state, Vec::new()))));
     let certificate = (host, "[a-z]{3}").prop_map(|(host, key)| {

@@ -57,7 +57,7 @@ impl Address {
     }
 
     /// Whether a listener that is at `bound` is what was asked for here.
-    pub(crate) fn is_met_by(&self, bound: &Self) -> bool {
+    pub fn is_met_by(&self, bound: &Self) -> bool {
         match (self, bound) {
             (Self::Ip(asked), Self::Ip(bound)) if asked.port() == 0 => asked.ip() == bound.ip(),
             _ => self == bound,

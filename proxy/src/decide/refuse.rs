@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dormouse_link::RedirectStatus;
+
 /// Why a request is not served by its application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -22,6 +24,14 @@ pub(crate) enum Reason {
     /// The connection proved another identity than the request's host has.
     Misdirected,
     Reserved,
+    /// The host is known, but none of its rules is met.
+    NoRoute,
+    /// The path leads to different rules, depending on who reads it.
+    AmbiguousPath,
+    /// Not refused, but sent elsewhere; where, is the exchange's.
+    Redirect(RedirectStatus),
+    /// A redirect that leads to where the client is.
+    RedirectCircle,
     /// From a network that is not let in.
     Denied,
     /// Without a right password.
@@ -48,6 +58,10 @@ pub(crate) enum Reason {
     Waking,
     WakeTimeout,
     HoldFull,
+    /// There is too much to do for holding it.
+    SentAway,
+    /// There is too much to do, most of it for its environment.
+    Overloaded,
     /// There is no place for one more connection to an instance.
     Busy,
     Failed {
@@ -143,6 +157,26 @@ impl Reason {
                 Client,
             ),
             Self::Reserved => (404, "reserved", "Not found", "There is nothing at this address.", None, Client),
+            Self::NoRoute => (404, "no_route", "Not found", "There is nothing at this address.", None, Client),
+            Self::AmbiguousPath => (
+                400,
+                "ambiguous_path",
+                "Bad request",
+                "The path of this address can be read in more than one way.",
+                None,
+                Client,
+            ),
+            Self::Redirect(status) => {
+                (status.into(), "redirect", "Elsewhere", "This page has another address.", None, Client)
+            }
+            Self::RedirectCircle => (
+                500,
+                "redirect_circle",
+                "Redirected in a circle",
+                "This address would lead to itself.",
+                None,
+                Application,
+            ),
             Self::Denied => (403, "denied", "Forbidden", "You may not come here from where you are.", None, Client),
             Self::Unauthorized => {
                 (401, "unauthorized", "Unauthorized", "This site asks for a name and a password.", None, Client)
@@ -243,6 +277,23 @@ impl Reason {
                 Some(LATER),
                 Operator,
             ),
+            // That it came to these two is logged, once for all requests.
+            Self::SentAway => (
+                503,
+                "sent_away",
+                "Too busy",
+                "This server has too much to do to wait for this site to start. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::Overloaded => (
+                503,
+                "overloaded",
+                "Too busy",
+                "This server has too much to do for this site right now. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
             Self::Failed { retry_in } => (
                 503,
                 "failed",
@@ -302,14 +353,14 @@ mod tests {
     #[test]
     fn every_reason_that_passes_says_when_to_come_back() {
         use Reason::{
-            AccessBusy, AccessFailed, Busy, ClientCrowded, Crowded, HoldFull, Maintenance, NoEndpoint, PauseFull,
-            Paused, Stopping, TooManyRequests, WakeTimeout, Waking,
+            AccessBusy, AccessFailed, Busy, ClientCrowded, Crowded, HoldFull, Maintenance, NoEndpoint, Overloaded,
+            PauseFull, Paused, SentAway, Stopping, TooManyRequests, WakeTimeout, Waking,
         };
         let retry_after = Duration::from_millis(1);
         let checks = [AccessBusy, AccessFailed, ClientCrowded, Crowded, PauseFull, Paused];
         let timed = [Maintenance { retry_after }, TooManyRequests { retry_after }];
-        for reason in [Waking, WakeTimeout, HoldFull, Busy, Stopping, NoEndpoint].into_iter().chain(checks).chain(timed)
-        {
+        let others = [Waking, WakeTimeout, HoldFull, SentAway, Overloaded, Busy, Stopping, NoEndpoint];
+        for reason in others.into_iter().chain(checks).chain(timed) {
             assert!(reason.refusal().retry_after.is_some_and(|seconds| seconds > 0), "{reason:?}");
         }
     }

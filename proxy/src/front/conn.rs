@@ -23,13 +23,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::fence::{Fence, Framing};
+use super::fence::Fence;
+use super::head::{Expects, Head};
 use super::pace::{Pace, TooSlow};
 use super::stream::Stream;
 use crate::config::Limits;
 
 /// The most that one read of the front takes from the transport.
 const READ_MAX: usize = 4 << 10;
+
+/// Pieces of an answer that are smaller are gathered up to so many bytes, and leave with the next flush: a head and the
+/// begin of its body are written apart.
+const GATHERED_MAX: usize = 4 << 10;
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ pub(crate) struct Wire {
     pub(crate) connected: AtomicBool,
     /// The answer was begun.
     pub(crate) answered: AtomicBool,
+    /// The client does not read what it is sent, or too slowly: nobody waits until the system has sent the rest.
+    pub(crate) stuck: AtomicBool,
     /// The answer broke off, and only the connection's end can say so: it must not be an orderly one.
     pub(crate) cut: AtomicBool,
     /// Of the current request.
@@ -73,7 +80,13 @@ pub(crate) struct Conn {
     transport: Option<Transport>,
     ahead: BytesMut,
     ahead_max: usize,
+    /// Written by the borrower, and not by us yet.
+    gathered: BytesMut,
     fence: Fence,
+    /// Bytes of the head that the borrower did not read yet.
+    head_left: usize,
+    /// What the client waits for; nothing as soon as it is told something, or goes on without.
+    expects: Expects,
     sending: Pace,
     reading: Pace,
     half_closed: Duration,
@@ -98,7 +111,10 @@ impl Conn {
             transport: Some(transport),
             ahead: BytesMut::new(),
             ahead_max: limits.ahead_bytes,
+            gathered: BytesMut::new(),
             fence: Fence::Closed,
+            head_left: 0,
+            expects: Expects::Nothing,
             sending: Pace::new(limits.client_rate, limits.client_window),
             reading: Pace::new(limits.client_rate, limits.client_window),
             half_closed: limits.half_closed,
@@ -143,9 +159,14 @@ impl Conn {
         std::future::pending().await
     }
 
-    /// Lets one message through: the one at the begin of the unused bytes.
-    pub(crate) fn admit(&mut self, head: usize, framing: Framing) {
-        self.fence = Fence::around(head, framing);
+    /// Lets one message through: the one at the begin of the unused bytes, with `instead` in place of its head.
+    pub(crate) fn admit(&mut self, head: &Head, mut instead: BytesMut) {
+        self.fence = Fence::around(instead.len(), head.framing);
+        self.expects = head.expects;
+        self.head_left = instead.len();
+        self.wire.received.store(head.bytes as u64, Ordering::Relaxed);
+        instead.extend_from_slice(&self.ahead[head.bytes..]);
+        self.ahead = instead;
         self.sending.begin();
         self.reading.begin();
         self.leaving = None;
@@ -187,8 +208,13 @@ impl Conn {
     fn poll_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = self.transport().poll_read(context, buffer);
+        if polled.is_ready() {
+            self.expects = Expects::Nothing;
+        }
         let judged = match &polled {
             _ if matches!(self.fence, Fence::Lifted) => Ok(()),
+            // It is the instance that is waited for.
+            Poll::Pending if self.expects == Expects::Continue => Ok(()),
             Poll::Pending => self.sending.waits(Instant::now()),
             Poll::Ready(Ok(())) => self.sending.moved(buffer.filled().len() - before, Instant::now),
             Poll::Ready(Err(_)) => Ok(()),
@@ -210,7 +236,10 @@ impl Conn {
         };
         match judged {
             Ok(()) => polled,
-            Err(TooSlow) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"))),
+            Err(TooSlow) => {
+                self.wire.stuck.store(true, Ordering::Relaxed);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")))
+            }
         }
     }
 
@@ -219,6 +248,34 @@ impl Conn {
             Transport::Plain(stream) => Pin::new(stream),
             Transport::Tls(stream) => Pin::new(stream.as_mut()),
         }
+    }
+
+    /// Writes to the transport, if the client reads fast enough.
+    fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = self.transport().poll_write(context, bytes);
+        let moved = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
+        let written = ready!(self.judge_reading(polled, moved))?;
+        self.wire.sent.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Writes what was gathered, to its end.
+    fn poll_send_gathered(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            // Out of `self` for as long as it is read.
+            let mut gathered = std::mem::take(&mut self.gathered);
+            let polled = self.poll_send(context, &gathered);
+            if let Poll::Ready(Ok(count)) = polled {
+                gathered.advance(count);
+            }
+            if !gathered.is_empty() {
+                self.gathered = gathered;
+            }
+            if ready!(polled)? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The next bytes of the message, from what was read ahead.
@@ -279,7 +336,9 @@ impl AsyncRead for Conn {
             buffer.set_filled(before + count);
         }
         if count > 0 {
-            this.wire.received.fetch_add(count as u64, Ordering::Relaxed);
+            let of_head = count.min(this.head_left);
+            this.head_left -= of_head;
+            this.wire.received.fetch_add((count - of_head) as u64, Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }
         if matches!(this.fence, Fence::Broken) {
@@ -292,14 +351,19 @@ impl AsyncRead for Conn {
 
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = self.transport().poll_write(context, bytes);
-        let moved = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
-        let written = ready!(self.judge_reading(polled, moved))?;
-        self.wire.sent.fetch_add(written as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
+        self.expects = Expects::Nothing;
+        if self.gathered.len() + bytes.len() > GATHERED_MAX {
+            ready!(self.poll_send_gathered(context))?;
+        }
+        if bytes.len() > GATHERED_MAX {
+            return self.poll_send(context, bytes);
+        }
+        self.gathered.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send_gathered(context))?;
         let polled = self.transport().poll_flush(context);
         self.judge_reading(polled, 0)
     }
@@ -308,6 +372,7 @@ impl AsyncWrite for Conn {
         if self.wire.cut.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_send_gathered(context))?;
         self.transport().poll_shutdown(context)
     }
 }
@@ -322,17 +387,30 @@ impl Drop for Conn {
 impl Wire {
     /// Forgets what was said of the message before.
     pub(crate) fn begin(&self) {
-        for said in [&self.broken, &self.slow, &self.streams, &self.cut] {
+        for said in [&self.broken, &self.slow, &self.streams, &self.stuck, &self.cut] {
             said.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say.
+    /// Whether an orderly end would tell the client something wrong, or keep what it does not read.
+    pub(crate) fn is_for_reset(&self) -> bool {
+        self.cut.load(Ordering::Relaxed) || self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say; and one that is stuck, whose
+    /// answer the system would otherwise keep for as long as the client likes.
     pub(crate) fn reset(&self) {
-        if let Some(Transport::Plain(Stream::Tcp(stream))) = self.take_back() {
-            // Where it fails, the end is an orderly one; there is no other way to say it.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        }
+        let transport = self.take_back();
+        let stream = match &transport {
+            Some(Transport::Plain(Stream::Tcp(stream))) => stream,
+            Some(Transport::Tls(stream)) if self.stuck.load(Ordering::Relaxed) => match stream.get_ref().0 {
+                Stream::Tcp(stream) => stream,
+                Stream::Unix(_) => return,
+            },
+            _ => return,
+        };
+        // Where it fails, the end is an orderly one; there is no other way to say it.
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
 
     /// The transport of a connection whose borrower dropped it.

@@ -2,7 +2,9 @@
 //!
 //! Pure; called by the gate with the bytes from the request line to the empty line.
 
-use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
+use std::ops::Range;
+
+use dormouse_link::{Found, HOST_MAX_BYTES, normalise_authority};
 use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
@@ -10,9 +12,12 @@ use super::fence::Framing;
 use crate::config::Limits;
 use crate::decide::headers::{canonical_eq, is_reserved_for_proxies};
 use crate::decide::refuse::Reason;
+use crate::decide::trace::{PARENT_FIELD, STATE_FIELD, Trace};
 
 /// Header fields of a request; then 431.
 pub(crate) const HEADERS_MAX: usize = 100;
+/// The longest id of a request that is taken over.
+const REQUEST_ID_MAX_BYTES: usize = 128;
 /// What the media types of gRPC begin with.
 const GRPC: &[u8] = b"application/grpc";
 /// Names in `Connection`; the lane takes no more.
@@ -37,6 +42,34 @@ pub(crate) struct Head {
     pub(crate) connection: Connection,
     pub(crate) kind: Kind,
     pub(crate) reader: Reader,
+    pub(crate) expects: Expects,
+    pub(crate) edits: Edits,
+    /// What its client says that it is part of.
+    pub(crate) trace: Option<Trace>,
+    /// What its client calls it; believed from few.
+    pub(crate) request_id: Option<String>,
+}
+
+/// Whether the client waits for a 100 before it sends its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expects {
+    Nothing,
+    Continue,
+}
+
+/// Where a head differs from the one that its instance gets, in bytes of it; of a stream there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Edits {
+    /// Where the request line ends.
+    pub(crate) line: usize,
+    /// Fields that are not passed on, in their order.
+    pub(crate) dropped: Vec<Range<usize>>,
+    /// The `Host` field, if it is not one of those: a route may rewrite it.
+    pub(crate) host: Option<Range<usize>>,
+    /// `traceparent`, as often as it is there.
+    pub(crate) trace_parents: Vec<Range<usize>>,
+    /// `tracestate`, likewise.
+    pub(crate) trace_states: Vec<Range<usize>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,13 +179,20 @@ impl Head {
             return Err(Reason::Method);
         }
         let target = Target::parse(target, &method)?;
-        let fields = Fields::read(request.headers, version)?;
+        let mut fields = Fields::read(request.headers, version)?;
         let (host, name) = fields.authority(&target, version)?;
         let kind = fields.kind(version);
         if kind == Kind::WebSocket && fields.framing != Framing::Empty {
             return Err(Reason::BadHead);
         }
         let reader = fields.reader(&method);
+        if fields.framing == Framing::Empty || version == Version::Http10 {
+            fields.expects = Expects::Nothing;
+        }
+        let edits = Edits::of(bytes, request.headers, target.form, |name| {
+            is_reserved_for_proxies(name.as_bytes())
+                || (fields.expects == Expects::Nothing && name.eq_ignore_ascii_case("expect"))
+        });
         Ok(Self {
             bytes: bytes.len(),
             version,
@@ -164,6 +204,10 @@ impl Head {
             connection: fields.connection,
             kind,
             reader,
+            expects: fields.expects,
+            edits,
+            trace: fields.trace.and_then(Trace::parse),
+            request_id: fields.request_id.and_then(request_id),
             method,
         })
     }
@@ -224,6 +268,10 @@ impl Head {
             connection: Connection::KeepAlive,
             kind: fields.kind(version),
             reader: fields.reader(&method),
+            expects: fields.expects,
+            edits: Edits::default(),
+            trace: fields.trace.and_then(Trace::parse),
+            request_id: fields.request_id.and_then(request_id),
             target: target.origin_form,
             method,
         })
@@ -235,12 +283,51 @@ impl Head {
     }
 }
 
+impl Edits {
+    /// `headers` were read from `bytes`.
+    fn of(bytes: &[u8], headers: &[Header<'_>], form: Form, is_dropped: impl Fn(&str) -> bool) -> Self {
+        let end = bytes.len() - b"\r\n".len();
+        let begin = |at: usize| headers.get(at).map_or(end, |field| field.name.as_ptr().addr() - bytes.as_ptr().addr());
+        let mut edits = Self { line: begin(0), ..Self::default() };
+        for (at, field) in headers.iter().enumerate() {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            let range = begin(at)..begin(at + 1);
+            if is_dropped(field.name) || (is("host") && form == Form::Absolute) {
+                edits.dropped.push(range);
+            } else if is("host") {
+                edits.host = Some(range);
+            } else if is(PARENT_FIELD) {
+                edits.trace_parents.push(range);
+            } else if is(STATE_FIELD) {
+                edits.trace_states.push(range);
+            }
+        }
+        edits
+    }
+}
+
 /// A fragment is never sent (RFC 9112 section 3.2), and browsers escape the others; parsers differ in what they make of them.
 const NOT_IN_TARGETS: &[u8] = b"#\"<>";
 
 /// Whether there is a backquote in the path, where browsers escape it; in a query they do not.
 fn has_backquote(target: &str) -> bool {
     target.split('?').next().is_some_and(|path| path.contains('`'))
+}
+
+/// What an accepted HTTP/1 head, as bytes, has of a field with this lower-case name.
+pub(crate) fn field<'h>(head: &'h [u8], name: &str) -> Found<'h> {
+    let lines = head.split(|&byte| byte == b'\n').skip(1);
+    let mut values = lines.filter_map(|line| {
+        // Names end with their colon, and lines with CR LF.
+        let (own, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        own.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    });
+    match (values.next(), values.next()) {
+        (None, _) => Found::No,
+        (Some(value), None) => Found::Once(value),
+        (Some(_), Some(_)) => Found::Often,
+    }
 }
 
 struct Target<'a> {
@@ -284,6 +371,10 @@ struct Fields<'a> {
     accept: &'a [u8],
     content_type: &'a [u8],
     fetch_dest: Option<&'a [u8]>,
+    expects: Expects,
+    /// Of several, which nobody reads alike, an empty one.
+    trace: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
 }
 
 #[derive(PartialEq)]
@@ -302,8 +393,11 @@ impl<'a> Fields<'a> {
             accept: b"",
             content_type: b"",
             fetch_dest: None,
+            expects: Expects::Nothing,
+            trace: None,
+            request_id: None,
         };
-        let (mut length, mut chunked, mut expects, mut nominations) = (None, false, false, 0);
+        let (mut length, mut chunked, mut nominations) = (None, false, 0);
         for Header { name, value } in headers {
             if name.eq_ignore_ascii_case("host") {
                 once(&mut fields.host, value).map_err(|()| Reason::BadHost)?;
@@ -318,10 +412,10 @@ impl<'a> Fields<'a> {
                 return Err(Reason::BadHead);
             } else if name.eq_ignore_ascii_case("expect") {
                 // Only this one is known; a second or another one may be read differently behind us.
-                if expects || !value.eq_ignore_ascii_case(b"100-continue") {
+                if fields.expects == Expects::Continue || !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Reason::Expectation);
                 }
-                expects = true;
+                fields.expects = Expects::Continue;
             } else if name.eq_ignore_ascii_case("connection") {
                 fields.nominate(value, &mut nominations)?;
             } else if name.eq_ignore_ascii_case("upgrade") && value.eq_ignore_ascii_case(b"websocket") {
@@ -332,6 +426,10 @@ impl<'a> Fields<'a> {
                 fields.content_type = value;
             } else if name.eq_ignore_ascii_case("sec-fetch-dest") {
                 fields.fetch_dest = Some(value);
+            } else if name.eq_ignore_ascii_case(PARENT_FIELD) {
+                fields.trace = Some(if fields.trace.is_some() { b"" } else { value });
+            } else if name.eq_ignore_ascii_case("x-request-id") {
+                fields.request_id = Some(if fields.request_id.is_some() { b"" } else { value });
             }
         }
         fields.framing = match (length, chunked) {
@@ -400,6 +498,13 @@ impl<'a> Fields<'a> {
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ()> {
     slot.replace(value).map_or(Ok(()), |_| Err(()))
+}
+
+/// An id that is short and can stand anywhere; another one is none.
+fn request_id(value: &[u8]) -> Option<String> {
+    let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~:+/=@".contains(byte);
+    let id = std::str::from_utf8(value).ok().filter(|id| id.bytes().all(|byte| sound(&byte)))?;
+    (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()).then(|| id.to_owned())
 }
 
 /// Whether a field is named almost like one that frames a body, so that somebody behind may take it for that.

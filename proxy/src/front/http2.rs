@@ -2,14 +2,23 @@
 //!
 //! The codec bounds what one connection can ask for; here is what it leaves open: deadlines for the handshake, for idleness
 //! and for the end, and a client that costs more than it uses gets GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
+//!
+//! At the end of a proxy, a connection on which nothing runs but what may last for ever (event streams, gRPC streams whose answer
+//! has begun) is closed as a whole, after its GOAWAY: clients understand that better than single streams that are reset, and
+//! gRPC calls it UNAVAILABLE.
 
-use std::future::pending;
+pub(crate) mod taking;
+
+use std::cell::Cell;
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use dormouse_link::Found;
 use h2::Reason as Code;
 use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
@@ -22,7 +31,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
 use super::listen::budget::Place;
-use super::{Visit, Worker, linger, prepare, route, words};
+use super::{Visit, Worker, decided, linger, prepare, route, words};
 use crate::checks::NotPassed;
 use crate::config::Limits;
 use crate::decide::forwarded::from_fields;
@@ -30,6 +39,8 @@ use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
+use crate::metrics::Goaway;
+use taking::Taking;
 
 /// Streams of a connection that may be malformed; a working client has none.
 const MALFORMED_MAX: u32 = 32;
@@ -37,20 +48,32 @@ const MALFORMED_MAX: u32 = 32;
 /// somebody leaves a page.
 const GIVEN_UP_FREE: u32 = 100;
 
+/// How often it is looked, at the end, whether nothing runs any more but what may last for ever.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Windows in a row in which a body comes too slowly, until its stream is ended.
 const SLOW_WINDOWS: u32 = 2;
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(worker: &Rc<Worker>, mut conn: Box<Conn>, visit: Visit) {
-    let limits = &worker.edge.limits;
+    let limits = &visit.limits;
     conn.lift();
     let wire = Arc::clone(conn.wire());
     let io: Stream = conn;
     // In time or not: what is no HTTP/2 is closed.
-    if let Ok(Ok(connection)) = timeout(limits.head, Box::pin(handshake(io, Some(options(limits))))).await {
+    if let Some(connection) = Box::pin(shaken(io, limits)).await {
         streams(worker, connection, &visit).await;
     }
+    if wire.is_for_reset() {
+        return wire.reset();
+    }
     Box::pin(linger(wire.take_back(), worker)).await;
+}
+
+/// In a box, for its waiter would have several places for it as long as it lasts.
+async fn shaken(io: Stream, limits: &Limits) -> Option<Box<Connection>> {
+    let shaken = timeout(limits.head, handshake(io, Some(options(limits)))).await;
+    shaken.ok()?.ok().map(Box::new)
 }
 
 fn options(limits: &Limits) -> H2Options {
@@ -100,14 +123,16 @@ enum Phase {
 }
 
 /// Accepts streams until the connection is over. Only this drives the connection's IO.
-async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit) {
-    let limits = &worker.edge.limits;
+async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &Visit) {
+    let limits = &visit.limits;
     let digest = Arc::new(Digest::default());
     // Dropped with the connection: nobody is left to be answered.
     let mut running = JoinSet::new();
     let mut conduct = Conduct::default();
     let (mut phase, mut idle_since) = (Phase::Open, Instant::now());
     let mut turn = pin!(drain::idle(&worker.edge.phase, &worker.edge.dice, Before::Answers));
+    let mut last = pin!(drain::streams(&worker.edge.phase, &worker.edge.dice));
+    let (lasting, mut is_last) = (Rc::new(Cell::new(0)), false);
     loop {
         // A client that never confirms the GOAWAY is not waited for once nothing runs.
         let patience = if phase == Phase::Open { limits.keep_alive } else { limits.linger };
@@ -116,14 +141,24 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit)
             () = turn.as_mut(), if phase == Phase::Open => true,
             () = sleep_until(idle_since + patience), if running.is_empty() => true,
             () = thrown(phase) => return,
+            () = last.as_mut(), if !is_last => {
+                is_last = true;
+                false
+            }
+            () = look_again(), if is_last => false,
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => {
                 match accepted {
                     Ok(Some(H2Accept::Session(session))) => {
                         conduct.streams += 1;
+                        worker.edge.tally.streams.add(1);
                         let place = (!running.is_empty()).then(|| worker.edge.budget.stream()).transpose();
-                        running.spawn_local(stream(Rc::clone(worker), session, visit.clone(), place));
+                        let came = Came { visit: visit.clone(), place, lasting: Lasting::new(&lasting) };
+                        running.spawn_local(stream(Rc::clone(worker), session, came));
                     }
-                    Ok(Some(H2Accept::Rejected)) => conduct.malformed += 1,
+                    Ok(Some(H2Accept::Rejected)) => {
+                        conduct.malformed += 1;
+                        worker.edge.tally.malformed.add(1);
+                    }
                     Ok(None) | Err(_) => return,
                 }
                 false
@@ -137,16 +172,57 @@ async fn streams(worker: &Rc<Worker>, mut connection: Connection, visit: &Visit)
         match phase {
             Phase::Open if is_over => {
                 connection.graceful_shutdown();
+                worker.edge.tally.goaway(Goaway::Graceful);
                 (phase, idle_since) = (Phase::Leaving, Instant::now());
             }
             _ if is_over => return,
+            Phase::Leaving if is_last && lasting.get() == running.len() => return,
             _ => {}
         }
         // What was reset does not count for the codec's limit any more, but still runs here.
         let crowd = running.len() > 2 * limits.streams as usize;
         if (crowd || conduct.costs_too_much()) && !matches!(phase, Phase::Thrown(_)) {
             connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+            worker.edge.tally.goaway(Goaway::Calm);
             phase = Phase::Thrown(Instant::now() + limits.linger);
+        }
+    }
+}
+
+async fn look_again() {
+    sleep(LOOK).await;
+}
+
+/// What a stream comes with.
+struct Came {
+    visit: Visit,
+    /// The first of those that run has its connection's.
+    place: Result<Option<Place>, Reason>,
+    lasting: Lasting,
+}
+
+/// Whether a stream counts among those of its connection that may last for ever; not any more when it is dropped.
+struct Lasting {
+    count: Rc<Cell<usize>>,
+    counts: Cell<bool>,
+}
+
+impl Lasting {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        Self { count: Rc::clone(count), counts: Cell::new(false) }
+    }
+
+    fn note(&self) {
+        if !self.counts.replace(true) {
+            self.count.set(self.count.get() + 1);
+        }
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        if self.counts.get() {
+            self.count.set(self.count.get() - 1);
         }
     }
 }
@@ -158,16 +234,11 @@ async fn thrown(phase: Phase) {
     }
 }
 
-/// The first of those that run has its connection's place.
-async fn stream(
-    worker: Rc<Worker>,
-    mut session: HttpSession,
-    visit: Visit,
-    place: Result<Option<Place>, Reason>,
-) -> Ended {
+async fn stream(worker: Rc<Worker>, mut session: HttpSession, came: Came) -> Ended {
+    let Came { visit, place, lasting } = came;
     let edge = &worker.edge;
     let body = if session.is_body_empty() { StreamBody::None } else { StreamBody::Follows };
-    let head = Head::of_stream(session.req_header(), body, edge.limits.target_bytes);
+    let head = Head::of_stream(session.req_header(), body, visit.limits.target_bytes);
     let (_place, head) = match place {
         Ok(place) => (place, head),
         Err(reason) => (None, Err(reason)),
@@ -175,32 +246,63 @@ async fn stream(
     let wire = Arc::new(Wire::default());
     let fields = session.req_header().headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let facts = visit.trusted.as_ref().map_or(visit.facts, |trusted| from_fields(visit.facts, trusted, fields));
-    let mut exchange = Box::new(Exchange::new(edge, facts, &wire, head.as_ref().ok()));
+    let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, &wire, head.as_ref().ok()));
+    exchange.came_by(&visit, head.as_ref().ok());
     let prepared = match &head {
-        Ok(head) => match route(edge, head, visit.offered.as_deref(), &mut exchange) {
-            Ok(reads) => {
-                let fields = reads.then(|| session.req_header().headers.clone());
-                let left = async {
-                    // Reset by its client, or gone with its connection.
-                    let _ = session.idle().await;
-                };
-                prepare(edge, (head, fields.as_ref()), &mut exchange, left).await
+        Ok(head) => {
+            let decision = {
+                let headers = &session.req_header().headers;
+                decided((edge, &visit.limits), head, visit.offered.as_deref(), &facts, &|name| {
+                    let mut values = headers.get_all(name).iter();
+                    match (values.next(), values.next()) {
+                        (None, _) => Found::No,
+                        (Some(value), None) => Found::Once(value.as_bytes()),
+                        (Some(_), Some(_)) => Found::Often,
+                    }
+                })
+            };
+            match route(decision, &mut exchange) {
+                Ok(reads) => {
+                    let fields = reads.then(|| session.req_header().headers.clone());
+                    let left = async {
+                        // Reset by its client, or gone with its connection.
+                        let _ = session.idle().await;
+                    };
+                    prepare(edge, (head, fields.as_ref()), &mut exchange, left).await
+                }
+                Err(reason) => Err(NotPassed::Refused(reason)),
             }
-            Err(reason) => Err(NotPassed::Refused(reason)),
-        },
+        }
         Err(reason) => Err(NotPassed::Refused(*reason)),
     };
     match (prepared.map_err(|not| words(not, &mut exchange)), head) {
-        (Ok(()), Ok(head)) => carry(&worker, session, &head, exchange, body, &wire).await,
+        (Ok(()), Ok(head)) => {
+            let carried = carry(&worker, session, &head, exchange, body, &wire);
+            noted(&lasting, &wire, head.kind, carried).await
+        }
         (Err(Some(answer)), _) => {
             exchange.record.status = answer.status;
             forget_fields(&mut session);
             // A client that is gone needs no answer.
-            let _ = write(&mut session, &answer, &edge.limits).await;
+            let _ = write(&mut session, &answer, &visit.limits).await;
             Ended::Served
         }
         _ => Ended::GivenUp,
     }
+}
+
+/// Lets a stream count as lasting from when its answer says so; asked after each step, as `front::until_closed` does.
+async fn noted<T>(lasting: &Lasting, wire: &Wire, kind: Kind, carried: impl Future<Output = T>) -> T {
+    let mut carried = pin!(carried);
+    poll_fn(|context| {
+        let polled = carried.as_mut().poll(context);
+        let flag = if kind == Kind::Grpc { &wire.answered } else { &wire.streams };
+        if polled.is_pending() && flag.load(Ordering::Relaxed) {
+            lasting.note();
+        }
+        polled
+    })
+    .await
 }
 
 /// Lets go of a request's fields: its client may take its time for the answer, and few bytes become many of them.
@@ -227,11 +329,14 @@ async fn carry(
     worker: &Worker,
     mut session: HttpSession,
     head: &Head,
-    exchange: Box<Exchange>,
+    mut exchange: Box<Exchange>,
     body: StreamBody,
     wire: &Wire,
 ) -> Ended {
-    let limits = &worker.edge.limits;
+    let limits = &Arc::clone(&exchange.limits);
+    // Both sides of a call may be silent for long.
+    let taking = (head.kind != Kind::Grpc).then(|| Taking::new(limits));
+    exchange.taking.clone_from(&taking);
     session.req_header_mut().extensions_mut().insert(Carried::new(exchange));
     let mut session = ServerSession::new_http2(session);
     session.set_write_timeout(Some(limits.client_write));
@@ -241,6 +346,7 @@ async fn carry(
         // There is no connection to keep: the stream was all of it.
         _ = worker.lane.process_new_http(session, &worker.edge.stopping) => {}
         () = too_slow(wire, limits), if watched => wire.slow.store(true, Ordering::Relaxed),
+        () = takes_too_slowly(taking.as_deref(), limits) => wire.given_up.store(true, Ordering::Relaxed),
     }
     if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
 }
@@ -261,5 +367,13 @@ async fn too_slow(wire: &Wire, limits: &Limits) {
         let is_slow = wire.connected.load(Ordering::Relaxed) && now - before < least;
         slow = if is_slow { slow + 1 } else { 0 };
         before = now;
+    }
+}
+
+/// Resolves when the client takes its answer more slowly than the least rate.
+async fn takes_too_slowly(taking: Option<&Taking>, limits: &Limits) {
+    let Some(taking) = taking else { return pending().await };
+    while taking.judge(Instant::now()).is_ok() {
+        sleep(limits.client_window).await;
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use socket2::{SockAddr, SockRef};
 
-use super::listen::sockets::Listening;
+use super::listen::sockets::{Keeper, Listening};
 use crate::config::Address;
 
 /// Why a descriptor is none of a listening socket.
@@ -20,7 +20,7 @@ pub enum NotListening {
 }
 
 /// Adds a descriptor to the sockets of the listener `name`, if it is a listening socket.
-pub fn gather(all: &mut Vec<Listening>, name: &str, socket: OwnedFd) -> Result<(), NotListening> {
+pub fn gather(all: &mut Vec<Listening>, name: &str, keeper: Keeper, socket: OwnedFd) -> Result<(), NotListening> {
     let asked = SockRef::from(&socket);
     if !asked.is_listener().map_err(NotListening::Unknown)? {
         return Err(NotListening::Other);
@@ -28,7 +28,7 @@ pub fn gather(all: &mut Vec<Listening>, name: &str, socket: OwnedFd) -> Result<(
     let address = address(&asked.local_addr().map_err(NotListening::Unknown)?).ok_or(NotListening::Other)?;
     match all.iter_mut().find(|other| other.name == name && other.address == address) {
         Some(listening) => listening.sockets.push(socket),
-        None => all.push(Listening { name: name.to_owned(), address, sockets: vec![socket] }),
+        None => all.push(Listening { name: name.to_owned(), address, sockets: vec![socket], keeper }),
     }
     Ok(())
 }
@@ -55,14 +55,15 @@ mod tests {
         let (pipe, _other) = io::pipe().unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         for wrong in [OwnedFd::from(udp), OwnedFd::from(pipe), OwnedFd::from(connected)] {
-            assert!(gather(&mut all, "http", wrong).is_err());
+            assert!(gather(&mut all, "http", Keeper::Proxy, wrong).is_err());
         }
         assert!(all.is_empty());
-        gather(&mut all, "http", listener.try_clone().unwrap().into()).unwrap();
-        gather(&mut all, "http", listener.into()).unwrap();
+        gather(&mut all, "http", Keeper::Proxy, listener.try_clone().unwrap().into()).unwrap();
+        gather(&mut all, "http", Keeper::Proxy, listener.into()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        gather(&mut all, "http", std::os::unix::net::UnixListener::bind(&path).unwrap().into()).unwrap();
+        let unix = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        gather(&mut all, "http", Keeper::Manager, unix.into()).unwrap();
         assert_eq!((all.len(), all[0].sockets.len(), &all[0].address), (2, 2, &Address::Ip(at)));
         assert_eq!(all[1].address, Address::Unix(path));
     }

@@ -4,14 +4,16 @@
 //! TLS 1.2 and 1.3, without renegotiation, compression and early data. The crypto provider is named wherever one is needed:
 //! the process may have another one as its default.
 
+mod agreed;
 pub(crate) mod certificates;
 mod clients;
 mod keys;
 mod pair;
 pub(crate) mod tickets;
 
+pub(crate) use agreed::Agreed;
 pub use clients::{ClientAuthority, ClientAuthorityError};
-pub use keys::{TicketKey, TicketKeys, TicketKeysError};
+pub use keys::{OwnTicketKey, TicketKey, TicketKeys, TicketKeysError};
 pub(crate) use pair::CertificateId;
 pub use pair::{KeyPair, KeyPairError};
 
@@ -129,7 +131,7 @@ impl Tls {
         let names = Arc::new(Names { live: Arc::clone(live), fallback: ArcSwapOption::empty() });
         let provider = Arc::new(provider());
         let policy = listener.clients.as_ref();
-        let tickets = Arc::new(Tickets::new(listener.name, &clients::digest_of(policy), SystemTime::now())?);
+        let tickets = Arc::new(Tickets::new(&listener.name, &clients::digest_of(policy), SystemTime::now())?);
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13, &TLS12])?;
         let builder = match policy {

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::Method;
+use dormouse_link::RedirectStatus;
+use http::{HeaderValue, Method, header};
 use pingora::http::ResponseHeader;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -46,11 +47,14 @@ impl Answer {
             }
         }
         let (content_type, body) = page(reason, &refusal, exchange.reader);
-        let mut fields = vec![
-            ("Content-Type", content_type.to_owned()),
-            ("Cache-Control", "no-store".to_owned()),
-            ("X-Request-Id", exchange.record.request_id.clone()),
-        ];
+        let mut fields =
+            vec![("Content-Type", content_type.to_owned()), ("X-Request-Id", exchange.record.request_id.clone())];
+        if !matches!(reason, Reason::Redirect(RedirectStatus::MovedPermanently | RedirectStatus::Permanent)) {
+            fields.push(("Cache-Control", "no-store".to_owned()));
+        }
+        fields.extend(exchange.location.clone().map(|location| ("Location", location)));
+        let hsts = exchange.hsts.as_ref().and_then(|hsts| hsts.to_str().ok());
+        fields.extend(hsts.map(|hsts| ("Strict-Transport-Security", hsts.to_owned())));
         fields.extend(refusal.retry_after.map(|seconds| ("Retry-After", seconds.to_string())));
         if reason == Reason::Method {
             fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
@@ -61,6 +65,13 @@ impl Answer {
         }
         let fields = fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
         Self { status: refusal.status, fields, body: body.into() }
+    }
+
+    /// Has it say `Strict-Transport-Security`, in the place of whoever else did.
+    pub(crate) fn remember(&mut self, hsts: Option<&HeaderValue>) {
+        let Some(hsts) = hsts.and_then(|hsts| hsts.to_str().ok()) else { return };
+        self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(header::STRICT_TRANSPORT_SECURITY.as_str()));
+        self.fields.push((Cow::Borrowed("Strict-Transport-Security"), hsts.to_owned()));
     }
 
     /// Its head, for the lane and for streams.
@@ -100,7 +111,7 @@ pub(crate) async fn answer(conn: &mut Conn, head: Option<&Head>, answer: &Answer
     let bytes = answer.bytes(head.map(|head| &head.method), after);
     exchange.record.status = answer.status;
     exchange.wire.received.store(head.map_or(0, |head| head.bytes as u64), Ordering::Relaxed);
-    let written = timeout(exchange.edge.limits.client_write, async {
+    let written = timeout(exchange.limits.client_write, async {
         conn.write_all(&bytes).await?;
         conn.flush().await
     });

@@ -10,6 +10,9 @@ const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;margin:20vh auto;ma
 /// Content type and content.
 pub(crate) fn page(reason: Reason, refusal: &Refusal, reader: Reader) -> (&'static str, String) {
     let Refusal { status, title, detail, .. } = refusal;
+    if reader == Reader::Program && matches!(reason, Reason::Redirect(_)) {
+        return ("text/plain; charset=utf-8", format!("{detail}\n"));
+    }
     if reader == Reader::Program {
         let problem = serde_json::json!({"type": "about:blank", "title": title, "status": status, "detail": detail});
         return ("application/problem+json", problem.to_string());

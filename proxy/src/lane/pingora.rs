@@ -26,7 +26,7 @@ use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in
 use crate::decide::refuse::Reason;
 use crate::decide::response::is_clear;
 use crate::exchange::{Attempt, Carried, Exchange, millis};
-use crate::front::head::{Form, Kind, Version};
+use crate::front::head::{Kind, Version};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
 
@@ -36,6 +36,10 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 const LOOKS_MAX: usize = 16;
 /// The begin of the media type of an answer that may be silent for long.
 const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// A file without certificates. Instances are spoken to without TLS; by default each worker would parse the system's authorities
+/// at its start, and end at one that cannot be parsed.
+const NO_AUTHORITIES: &str = "/dev/null";
 
 /// A worker's lane.
 pub(crate) struct Lane;
@@ -47,6 +51,7 @@ pub(crate) type Context = Option<Box<Exchange>>;
 pub(crate) fn proxy(limits: &Limits) -> Arc<HttpProxy<Lane>> {
     let conf = ServerConf {
         threads: 1,
+        ca_file: Some(NO_AUTHORITIES.to_owned()),
         upstream_keepalive_pool_size: limits.pooled,
         // The first try, the retries, one more after a wait for a newer cell, and the looks in between.
         max_retries: limits.retries + 2 + looks(limits),
@@ -79,17 +84,18 @@ impl ProxyHttp for Lane {
             *context = session.req_header().extensions.get().and_then(Carried::take);
         }
         let exchange = ours(context)?;
+        exchange.record.lane = "pingora";
         let now = Instant::now();
         let first = match exchange.attempt {
             Attempt::Fresh => now,
             Attempt::Began { first, .. } => {
-                choose_again(exchange, first).await?;
+                choose_again(session, exchange, first).await?;
                 first
             }
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        let mut peer = origin::peer(flight, exchange.kind, &exchange.edge.limits);
+        let mut peer = origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge.limits);
         if let Some(left) = exchange.time_left() {
             peer.options.read_timeout = peer.options.read_timeout.map(|gap| gap.min(left).max(LEAST_WAIT));
         }
@@ -130,38 +136,49 @@ impl ProxyHttp for Lane {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
+        if exchange.version != Version::Http2 {
+            // Its head was written as the instance is to get it.
+            return Ok(());
+        }
         for name in dropped_from_request(&request.headers) {
             request.remove_header(&name);
         }
         let has_body =
             [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers.contains_key(name));
-        if !has_body || session.req_header().version == http::Version::HTTP_10 {
-            // There is nothing to wait with, or nobody who understands that it is waited for (RFC 9110 section 10.1.1).
+        if !has_body {
+            // There is nothing to wait with (RFC 9110 section 10.1.1).
             request.remove_header(&header::EXPECT);
         }
-        if exchange.version == Version::Http2 {
-            join_cookies(request)?;
-        }
-        for (name, value) in set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id) {
-            request.insert_header(name, value)?;
-        }
+        join_cookies(request)?;
+        let mut set = Ok(());
+        set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id, |name, parts| {
+            if set.is_ok() {
+                set = request.insert_header(name, parts.concat());
+            }
+        });
+        set?;
+        super::trace::set(request, &exchange.part)?;
         if let Some(pass) = &exchange.pass {
-            for name in pass.removed(&request.headers).collect::<Vec<_>>() {
+            for name in pass.granted.removed_from(&request.headers) {
                 request.remove_header(&name);
             }
-            for (name, value) in pass.set() {
-                request.insert_header(name, value)?;
+            for (name, value) in pass.granted.set() {
+                request.insert_header(name.clone(), value.clone())?;
             }
         }
-        if exchange.form == Form::Absolute {
-            request.set_raw_path(exchange.target.as_bytes())?;
-            // The same as the client's own field, where it sent one; HTTP/1.0 clients need not.
-            request.insert_header(header::HOST, exchange.record.host.as_str())?;
+        if let Some(rewritten) = &exchange.rewritten {
+            // Without an authority, which would be the host again.
+            let target = rewritten.target.as_ref().map_or(request.raw_path(), String::as_bytes).to_vec();
+            request.set_raw_path(&target)?;
+            match rewritten.host.clone() {
+                Some(host) => request.insert_header(header::HOST, host)?,
+                None => request.insert_header(header::HOST, exchange.record.host.as_str())?,
+            }
         }
         Ok(())
     }
@@ -176,6 +193,11 @@ impl ProxyHttp for Lane {
         let exchange = ours(context)?;
         if session.was_upgraded() {
             return Ok(());
+        }
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            // Of the empty frame that ends a stream Pingora makes a last chunk, and of the end another one: the instance would
+            // take that for the begin of the next request.
+            *body = None;
         }
         if exchange.version == Version::Http2 {
             // Of a stream, nobody else counts; its head is not counted.
@@ -214,7 +236,7 @@ impl ProxyHttp for Lane {
         }
         if !response.status.is_informational() {
             exchange.wire.answered.store(true, Ordering::Relaxed);
-            exchange.record.first_byte_ms = Some(exchange.elapsed_ms());
+            exchange.first_byte = Some(exchange.began.elapsed());
         }
         Ok(())
     }
@@ -247,6 +269,9 @@ impl ProxyHttp for Lane {
         {
             response.append_header("X-Robots-Tag", "noindex")?;
         }
+        if let (Some(hsts), false) = (&exchange.hsts, response.status.is_informational()) {
+            response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
         if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
             response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
         }
@@ -268,6 +293,9 @@ impl ProxyHttp for Lane {
         if exchange.time_left() == Some(Duration::ZERO) {
             exchange.refuse(Reason::ResponseTimeout);
             return Err(Error::new_up(ErrorType::ReadTimedout));
+        }
+        if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
+            *body = body.take().map(|body| taking.part(body));
         }
         Ok(None)
     }
@@ -291,6 +319,9 @@ impl ProxyHttp for Lane {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let Some(exchange) = context else { return FailToProxy { error_code: 500, can_reuse_downstream: false } };
+        if *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::WriteTimedout {
+            exchange.wire.stuck.store(true, Ordering::Relaxed);
+        }
         let status = match reason(error, exchange) {
             None => {
                 exchange.record.ended_by = EndedBy::Client;
@@ -355,14 +386,14 @@ fn lost() -> Box<Error> {
 
 /// After a failure to connect, or on a stale connection: the cell is read anew. Where it has no other endpoint to offer, the
 /// request waits for a newer version, as the client's own request would.
-async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
+async fn choose_again(session: &mut Session, exchange: &mut Exchange, first: Instant) -> Result<()> {
     exchange.flight = None;
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);
     let connect = first + exchange.times().connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    match admit(&edge, &cell, &exchange.tried, patience, pin!(pending())).await {
+    match admit(&edge, &cell, &exchange.tried, patience, pin!(left(session, exchange.version))).await {
         Ok(admitted) => {
             exchange.board(admitted);
             Ok(())
@@ -373,6 +404,16 @@ async fn choose_again(exchange: &mut Exchange, first: Instant) -> Result<()> {
         }
         Err(NotAdmitted::Left) => Err(Error::new_down(ErrorType::ConnectionClosed)),
     }
+}
+
+/// Resolves when the client is gone. Of an HTTP/1 connection whose request's body was not read, nobody can say.
+async fn left(session: &mut Session, version: Version) {
+    let session = session.as_downstream_mut();
+    if version != Version::Http2 && !session.is_body_empty() {
+        return pending().await;
+    }
+    // After the message there is nothing to read but the end.
+    let _ = session.read_body_or_idle(true).await;
 }
 
 /// How often the cell is looked at while one connection is waited for.

@@ -16,6 +16,7 @@ use crate::front::listen::worker::block_on;
 use crate::front::tls::tickets::{self, Tickets};
 use crate::live::feed::Feed;
 use crate::live::signals::Heard;
+use crate::overload::Lookout;
 
 /// See the module.
 pub(super) struct Background {
@@ -34,7 +35,11 @@ impl Background {
         let ended = block_on(async move {
             let Self { edge, admin, tickets, updates, reports, heard, ready, stop } = self;
             let table = Rc::new(RefCell::new(Table::default()));
-            let feed = Feed::new(Arc::clone(&edge.live), Arc::clone(&edge.signals), Rc::clone(&table), ready);
+            let feed = {
+                let (live, signals) = (Arc::clone(&edge.live), Arc::clone(&edge.signals));
+                let lookout = Lookout::new(Arc::clone(&edge.overload));
+                Feed::new(live, signals, Arc::clone(&edge.metrics), Rc::clone(&table), ready, lookout)
+            };
             let limits = Arc::clone(&edge.limits);
             if let Some(listener) = admin.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok()) {
                 tokio::task::spawn_local(admin::serve(listener, edge, table));

@@ -10,19 +10,21 @@ use super::threads::Threads;
 use super::{Bound, Proxy, StartError, Stop};
 use crate::access::{AccessLog, Owner};
 use crate::checks::{Asker, Verifier};
-use crate::config::{Address, Config, Listener, Protocol};
+use crate::config::{Address, Config, Limits, Listener, Protocol};
 use crate::descriptors::{self, Shares};
 use crate::dice::Dice;
 use crate::drain::Phase;
 use crate::edge::Edge;
 use crate::front::listen::accept::Entrance;
 use crate::front::listen::balance::Balance;
-use crate::front::listen::budget::Budget;
+use crate::front::listen::budget::{Budget, Clients, Room};
 use crate::front::listen::sockets::{Listening, SOCKETS_PER_LISTENER, Sockets};
 use crate::front::listen::worker::{Duty, work};
 use crate::front::tls::{Tls, TlsError};
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::metrics::{Door, Metrics};
+use crate::overload::Overload;
 use crate::quiet::Quiet;
 
 pub(super) fn start(
@@ -34,21 +36,27 @@ pub(super) fn start(
     let workers = config.workers.max(1);
     let live = Arc::new(Live::new());
     let owner = if inherited.is_empty() { Owner::This } else { Owner::Another };
+    let clients = Clients::limited(config.limits.connections_per_client);
     let mut listeners = Vec::with_capacity(config.listeners.len());
     for listener in config.listeners {
-        listeners.push(Bound::open(listener, &live, &mut inherited)?);
+        let limits = Arc::new(listener.limits.over(&config.limits));
+        let room = Room::new(&listener.name, &listener.limits, clients.as_ref());
+        listeners.push(Bound::open(listener, &live, (limits, room), &mut inherited)?);
     }
     let admin = config.admin.map(|address| open("admin", &address.into(), 1, &mut inherited)).transpose()?;
-    let (access, writer) = AccessLog::start(config.access_log.clone(), &config.limits, owner)
-        .map_err(|source| StartError::AccessLog { path: config.access_log.unwrap_or_default(), source })?;
-    let mut limits = config.limits;
+    let names = (config.name.as_str(), config.region.as_str());
+    let (access, writer) = AccessLog::start(config.access_log.as_ref(), &config.limits, owner, names)
+        .map_err(|source| StartError::AccessLog { output: config.access_log, source })?;
+    let (mut limits, spans) = (config.limits, config.spans);
     let all = || listeners.iter().map(|bound| &bound.sockets).chain(&admin);
     let (allowed, listening) = (descriptors::allowed(), all().map(|sockets| sockets.all.len()).sum());
     let Shares { connections, pooled } = descriptors::share(allowed, listening, workers, &limits);
     tracing::info!(connections, descriptors = allowed, "as many connections are served at a time");
     limits.pooled = pooled;
-    let budget = Budget::new(&limits, connections);
+    let rooms = listeners.iter().map(|bound| Arc::clone(&bound.entrance.room)).collect();
+    let budget = Budget::new(connections, rooms);
     let (balance, arrivals) = Balance::new(workers);
+    let metrics = Metrics::new(workers, listeners.iter().map(|bound| Arc::clone(&bound.entrance.door)).collect());
     let quiet = Arc::new(Quiet::default());
     let verifier = Verifier::new(workers).map_err(|error| StartError::Thread(std::io::Error::other(error)))?;
     let verifier = Arc::new(verifier);
@@ -57,16 +65,21 @@ pub(super) fn start(
     let (phase, phase_heard) = watch::channel(Phase::Serving);
     let (ready, ready_heard) = watch::channel(false);
     let (signals, heard) = Signals::new();
+    let overload = Overload::new(&limits, listening, &signals);
     let limits = Arc::new(limits);
     let log = access.clone();
-    let edge = || {
+    let edge = |worker: usize| {
         Arc::new(Edge {
             limits: Arc::clone(&limits),
             live: Arc::clone(&live),
             signals: Arc::clone(&signals),
             access: log.clone(),
+            spans: spans.clone(),
+            metrics: Arc::clone(&metrics),
+            tally: metrics.tally(worker),
             dice: Dice::default(),
             budget: Arc::clone(&budget),
+            overload: Arc::clone(&overload),
             balance: Arc::clone(&balance),
             quiet: Arc::clone(&quiet),
             verifier: Arc::clone(&verifier),
@@ -79,14 +92,16 @@ pub(super) fn start(
     let accepting = match admin.as_ref().and_then(|admin| Some((admin, admin.all.first()?))) {
         None => None,
         Some((admin, socket)) => {
-            let bind = |source| StartError::Bind { listener: "admin", address: admin.address.clone(), source };
+            let bind =
+                |source| StartError::Bind { listener: "admin".to_owned(), address: admin.address.clone(), source };
             Some(socket.try_clone().map_err(bind)?.into())
         }
     };
     let tickets =
         listeners.iter().filter_map(|bound| Some(Arc::clone(bound.entrance.tls.as_ref()?.tickets()))).collect();
     let background = Background {
-        edge: edge(),
+        // It is no worker.
+        edge: edge(workers),
         admin: accepting,
         tickets,
         updates,
@@ -95,6 +110,7 @@ pub(super) fn start(
         ready,
         stop: stop_heard.clone(),
     };
+    let (begun, all_begun) = mpsc::channel(1);
     let mut proxy = Proxy {
         listeners,
         admin,
@@ -103,6 +119,7 @@ pub(super) fn start(
         stopping,
         workers: Threads::new(),
         feed: Threads::new(),
+        all_begun,
         access,
         writer,
     };
@@ -114,34 +131,40 @@ pub(super) fn start(
             sockets.into_iter().map(move |socket| (socket, Arc::clone(&entrance)))
         };
         let listeners = proxy.listeners.iter().flat_map(of_worker).collect();
-        let duty = Duty { number, workers, listeners, arrivals, balance: Arc::clone(&balance) };
-        let (edge, stop) = (edge(), stop_heard.clone());
+        let duty =
+            Duty { number, workers, listeners, arrivals, balance: Arc::clone(&balance), begun: Some(begun.clone()) };
+        let (edge, stop) = (edge(number), stop_heard.clone());
         proxy.workers.start(format!("dormouse-edge-{number}"), move || work(duty, &edge, &stop))?;
     }
     Ok(proxy)
 }
 
 impl Bound {
-    fn open(listener: Listener, live: &Arc<Live>, inherited: &mut Vec<Listening>) -> Result<Self, StartError> {
-        let sockets = open(listener.name, &listener.address, SOCKETS_PER_LISTENER, inherited)?;
+    fn open(
+        listener: Listener,
+        live: &Arc<Live>,
+        (limits, room): (Arc<Limits>, Arc<Room>),
+        inherited: &mut Vec<Listening>,
+    ) -> Result<Self, StartError> {
+        let sockets = open(&listener.name, &listener.address, SOCKETS_PER_LISTENER, inherited)?;
         let no_tls = |error: TlsError| StartError::Tls(error.into());
         let tls = match listener.protocol {
             Protocol::Plain => None,
             Protocol::Tls => Some(Tls::new(live, &listener).map_err(no_tls)?),
         };
         let Listener { name, http2, proxy_protocol_from, trust_forwarded_from, .. } = listener;
-        let entrance =
-            Arc::new(Entrance { tls, http2, proxy_protocol_from, trust_forwarded_from: trust_forwarded_from.into() });
-        Ok(Self { name, sockets, entrance })
+        let (door, trust_forwarded_from) = (Door::new(&name), trust_forwarded_from.into());
+        let entrance = Entrance { tls, http2, limits, room, proxy_protocol_from, trust_forwarded_from, door };
+        Ok(Self { name, sockets, entrance: Arc::new(entrance) })
     }
 }
 
 fn open(
-    listener: &'static str,
+    listener: &str,
     address: &Address,
     count: usize,
     inherited: &mut Vec<Listening>,
 ) -> Result<Sockets, StartError> {
-    let failed = |source| StartError::Bind { listener, address: address.clone(), source };
+    let failed = |source| StartError::Bind { listener: listener.to_owned(), address: address.clone(), source };
     Sockets::open(listener, address, count, inherited).map_err(failed)
 }

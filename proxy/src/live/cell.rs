@@ -17,6 +17,7 @@ use super::signals::Signals;
 use crate::checks::Checks;
 use crate::decide::refuse::Reason;
 use crate::dice::Dice;
+use crate::metrics::Place;
 use crate::quiet::Quiet;
 
 /// One version of a cell. Instances keep their counters from version to version.
@@ -85,6 +86,8 @@ pub(crate) struct Cell {
     pub(crate) last_ended: AtomicU64,
     /// In the list of those that were seen.
     pub(crate) seen_listed: AtomicBool,
+    /// Where its requests are counted.
+    pub(crate) counted: Place,
     /// What is logged of it.
     pub(crate) quiet: Quiet,
 }
@@ -160,6 +163,7 @@ impl Cell {
             in_flight: AtomicU32::new(0),
             last_ended: AtomicU64::new(0),
             seen_listed: AtomicBool::new(false),
+            counted: Place::default(),
             quiet: Quiet::default(),
         }
     }

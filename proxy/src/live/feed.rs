@@ -21,10 +21,13 @@ use super::Live;
 use super::cell::{Cell, Instance, Offer};
 use super::drain::Drains;
 use super::signals::{Heard, Signals};
+use super::sites::Site;
 use crate::activity::Activity;
 use crate::checks::Checks;
 use crate::config::Limits;
 use crate::front::tls::certificates;
+use crate::metrics::Metrics;
+use crate::overload::{self, Lookout};
 use crate::wake::Wants;
 
 /// New certificates of one update that are parsed before they are taken, at some 0.1 ms each. The rest of a large one is parsed
@@ -35,6 +38,7 @@ const CERTIFICATES_CHECKED: usize = 1000;
 pub(crate) struct Feed {
     live: Arc<Live>,
     signals: Arc<Signals>,
+    metrics: Arc<Metrics>,
     table: Rc<RefCell<Table>>,
     cells: HashMap<EnvironmentId, Arc<Cell>>,
     drains: Drains,
@@ -42,6 +46,8 @@ pub(crate) struct Feed {
     orphans: Vec<EnvironmentId>,
     wants: Wants,
     activity: Activity,
+    /// Here, because it looks at those that were seen.
+    lookout: Lookout,
     /// The rejections are of every update since the last one that was taken.
     acked: Option<(Generation, Vec<Rejected>)>,
     lost: bool,
@@ -52,18 +58,22 @@ impl Feed {
     pub(crate) fn new(
         live: Arc<Live>,
         signals: Arc<Signals>,
+        metrics: Arc<Metrics>,
         table: Rc<RefCell<Table>>,
         ready: watch::Sender<bool>,
+        lookout: Lookout,
     ) -> Self {
         Self {
             live,
             signals,
+            metrics,
             table,
             cells: HashMap::new(),
             drains: Drains::default(),
             orphans: Vec::new(),
             wants: Wants::default(),
             activity: Activity::default(),
+            lookout,
             acked: None,
             lost: false,
             ready,
@@ -80,6 +90,8 @@ impl Feed {
     ) {
         let mut period = interval(limits.report_period);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(overload::LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fed = true;
         loop {
             // Each arm is cancel-safe: a channel's recv and reserve, an interval's tick and a notification lose nothing.
@@ -100,6 +112,10 @@ impl Feed {
                     self.drains.period();
                     self.forget();
                     self.say_drained(&reports);
+                }
+                _ = looks.tick() => {
+                    self.activity.hear(&mut heard.seen);
+                    self.lookout.look(self.activity.cells());
                 }
                 () = self.signals.poke.notified() => {
                     while let Ok(report) = heard.unreachable.try_recv() {
@@ -135,7 +151,7 @@ impl Feed {
         }
     }
 
-    async fn take(&mut self, update: Update) {
+    pub(crate) async fn take(&mut self, update: Update) {
         let (generation, put) = (update.generation, update.put.len());
         let touched = self.touched(&update);
         let (now, mut checked) = (SystemTime::now(), 0);
@@ -149,6 +165,7 @@ impl Feed {
             Ok(rejected) => rejected,
             Err(gap) => {
                 warn!(generation = generation.0, error = %gap, "an update does not follow; asking for a snapshot");
+                self.metrics.gaps.fetch_add(1, Ordering::Relaxed);
                 self.lost = true;
                 return;
             }
@@ -156,6 +173,7 @@ impl Feed {
         for refused in &rejected {
             warn!(object = ?refused.id, reason = refused.reason, "an object was refused; its previous version stays");
         }
+        self.serve_routes(&touched);
         let mut changed = Vec::new();
         for id in touched {
             changed.extend(self.serve(id, generation));
@@ -163,6 +181,9 @@ impl Feed {
         for cell in &changed {
             self.until_quiet(cell).await;
         }
+        self.metrics.updated.store(self.signals.now(), Ordering::Relaxed);
+        self.metrics.updates.fetch_add(1, Ordering::Relaxed);
+        self.metrics.rejected.fetch_add(rejected.len() as u64, Ordering::Relaxed);
         debug!(generation = generation.0, objects = put, "update applied");
         let earlier = self.acked.take().map(|(_, rejected)| rejected).unwrap_or_default();
         self.acked = Some((generation, earlier.into_iter().chain(rejected).collect()));
@@ -186,15 +207,8 @@ impl Feed {
     fn serve(&mut self, id: ObjectId, generation: Generation) -> Option<Arc<Cell>> {
         let object = self.table.borrow().objects.get(&id).cloned();
         match (id, object.map(|object| (object.version, object.body))) {
-            (ObjectId::Route(host), Some((_, Body::Route(route)))) => {
-                self.unroute(host.as_str());
-                let cell = Arc::clone(self.cell(&route.environment));
-                self.live.routes.set(host.as_str(), Some(cell));
-            }
-            (ObjectId::Route(host), _) => {
-                self.unroute(host.as_str());
-                self.live.routes.set(host.as_str(), None);
-            }
+            // All of an update's were set before.
+            (ObjectId::Route(_), _) => {}
             (ObjectId::Certificate(host), Some((_, Body::Certificate(certificate)))) => {
                 self.live.certificates.set(&host, Some(certificate));
             }
@@ -205,6 +219,7 @@ impl Feed {
                 if old.version == version && old.environment.as_ref() == Some(&*environment) {
                     return None;
                 }
+                self.metrics.enter(&cell.counted, environment.app.as_str(), environment.name.as_str());
                 let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
                 let checks = Checks::next(&environment.policy, old.checks.as_ref());
@@ -223,17 +238,32 @@ impl Feed {
         None
     }
 
-    fn unroute(&mut self, host: &str) {
-        self.orphans.extend(self.live.routes.get(host).map(|cell| cell.id.clone()));
+    /// Brings the sites to what the table says of these routes: together, for a shard of a large table is copied once then.
+    fn serve_routes(&mut self, touched: &[ObjectId]) {
+        let mut sites = HashMap::new();
+        for id in touched {
+            let ObjectId::Route(pattern) = id else { continue };
+            if let Some(site) = self.live.sites.get(pattern) {
+                self.orphans.extend(site.cells().into_iter().map(|cell| cell.id.clone()));
+            }
+            let object = self.table.borrow().objects.get(id).cloned();
+            let site = match object.map(|object| object.body) {
+                Some(Body::Route(route)) => Some(Site::of(&route, |id| Arc::clone(self.cell(id)))),
+                _ => None,
+            };
+            sites.insert(pattern.clone(), site);
+        }
+        self.live.sites.set_all(&sites);
     }
 
     /// Lets go of cells that the table does not have, and that neither a route nor a request nor a list holds.
     fn forget(&mut self) {
-        let cells = &mut self.cells;
+        let (cells, metrics) = (&mut self.cells, &self.metrics);
         self.orphans.retain(|id| match cells.get(id) {
             Some(cell) if cell.offer().environment.is_none() => {
                 let held = Arc::strong_count(cell) > 1;
                 if !held {
+                    metrics.leave(&cell.counted);
                     cells.remove(id);
                 }
                 held

@@ -4,7 +4,7 @@
 //! environments cost nothing. A full list loses nothing for good: what is level-triggered comes again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dormouse_link::Report;
 use tokio::sync::{Notify, mpsc};
@@ -28,6 +28,8 @@ pub(crate) struct Signals {
     pub(crate) waiters: AtomicU32,
     /// What they may have in memory.
     pub(crate) held_bytes: AtomicUsize,
+    /// Times that somebody was the first to wait.
+    pub(crate) wakes: AtomicU64,
     wanted: mpsc::Sender<Arc<Cell>>,
     seen: mpsc::Sender<Arc<Cell>>,
     unreachable: mpsc::Sender<Report>,
@@ -52,6 +54,7 @@ impl Signals {
             first_waiter: AtomicBool::new(false),
             waiters: AtomicU32::new(0),
             held_bytes: AtomicUsize::new(0),
+            wakes: AtomicU64::new(0),
             wanted,
             seen,
             unreachable,
@@ -73,6 +76,7 @@ impl Signals {
 
     /// Somebody waits for it, the first of them since nobody did.
     pub(crate) fn awaited(&self, cell: &Arc<Cell>) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
         list(&self.wanted, &cell.wanted_listed, cell);
         self.first_waiter.store(true, Ordering::SeqCst);
         self.poke.notify_one();

@@ -10,14 +10,55 @@ use tokio::sync::mpsc;
 
 use crate::world::client::Client;
 use crate::world::origin::Origin;
+use crate::world::scrape::comes_to;
+use crate::world::tls::Authority;
 use crate::world::{World, soon, until};
+
+/// Every field of a record.
+const FIELDS: [&str; 31] = [
+    "app",
+    "bytes_in",
+    "bytes_out",
+    "client",
+    "connect_ms",
+    "deployment",
+    "edge",
+    "ended_by",
+    "environment",
+    "first_byte_ms",
+    "held_ms",
+    "host",
+    "instance",
+    "lane",
+    "method",
+    "path",
+    "protocol",
+    "refused",
+    "region",
+    "request_id",
+    "retries",
+    "reused",
+    "status",
+    "time",
+    "tls",
+    "tls_cipher",
+    "tls_resumed",
+    "tls_version",
+    "total_ms",
+    "trace_id",
+    "woke",
+];
 
 #[tokio::test]
 async fn every_request_leaves_one_record_that_says_what_happened() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("access.log");
     let log = path.clone();
-    let mut world = World::with(|config| config.access_log = Some(log)).await;
+    let mut world = World::with(|config| {
+        config.access_log = Some(log.into());
+        (config.name, config.region) = ("one-edge".to_owned(), "here".to_owned());
+    })
+    .await;
     let origin = Origin::start("one").await;
     world.serve("a.example", &[&origin]).await;
     let mut client = world.client().await;
@@ -33,6 +74,13 @@ async fn every_request_leaves_one_record_that_says_what_happened() {
     let text = std::fs::read_to_string(&path).expect("the log, flushed");
     let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(records.len(), 4, "{text}");
+    for record in &records {
+        assert_eq!(
+            record.as_object().expect("an object").keys().collect::<Vec<_>>(),
+            FIELDS,
+            "whoever reads them relies on these"
+        );
+    }
     let first = &records[0];
     for (field, value) in [
         ("request_id", Value::from(id)),
@@ -53,6 +101,10 @@ async fn every_request_leaves_one_record_that_says_what_happened() {
         ("woke", false.into()),
         ("ended_by", "instance".into()),
         ("refused", "".into()),
+        ("edge", "one-edge".into()),
+        ("region", "here".into()),
+        ("tls_version", "".into()),
+        ("lane", "pingora".into()),
     ] {
         assert_eq!(first[field], value, "{field} in {first}");
     }
@@ -73,7 +125,7 @@ async fn refusals_and_departures_are_recorded() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("access.log");
     let log = path.clone();
-    let mut world = World::with(|config| config.access_log = Some(log)).await;
+    let mut world = World::with(|config| config.access_log = Some(log.into())).await;
     let origin = Origin::start("one").await;
     world.serve("a.example", &[&origin]).await;
     world.get("unknown.example", "/").await;
@@ -89,11 +141,93 @@ async fn refusals_and_departures_are_recorded() {
 }
 
 #[tokio::test]
+async fn what_a_client_chooses_is_cut_and_what_it_escapes_stays_escaped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let mut world = World::with(|config| config.access_log = Some(log.clone().into())).await;
+    let origin = Origin::start("one").await;
+    world.serve("a.example", &[&origin]).await;
+    let (path, method) = (format!("/{}?{}", "p".repeat(5000), "q".repeat(5000)), "M".repeat(3000));
+    let mut client = world.client().await;
+    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+    client.response().await;
+    world.get("a.example", "/%0d%0a%1b[2J").await;
+    world.stop().await;
+    let text = std::fs::read_to_string(&log).expect("the log");
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(text.lines().all(|line| line.len() < 3000) && !text.contains('\u{1b}'), "c27 {text}");
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0]["path"], format!("/{}", "p".repeat(1023)));
+    assert_eq!(records[0]["method"], "M".repeat(32));
+    assert_eq!(records[1]["path"], "/%0d%0a%1b[2J");
+}
+
+#[tokio::test]
+async fn the_tls_of_a_request_is_recorded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let mut world = World::with(|config| {
+        config.listeners.push(Listener::https(SocketAddr::from(([127, 0, 0, 1], 0))));
+        config.access_log = Some(log.clone().into());
+    })
+    .await;
+    let (origin, mut authority) = (Origin::start("one").await, Authority::default());
+    world.serve("a.example", &[&origin]).await;
+    world.publish([authority.issue("a.example")]).await;
+    authority.connect(&world, "a.example").await.expect("a handshake").get("a.example", "/").await;
+    world.stop().await;
+    let text = std::fs::read_to_string(&log).expect("the log");
+    let record: Value = serde_json::from_str(&text).expect("one line");
+    assert_eq!((&record["tls"], &record["tls_version"]), (&true.into(), &"TLSv1.3".into()));
+    assert_eq!((&record["tls_resumed"], &record["status"]), (&false.into(), &200.into()));
+    assert!(record["tls_cipher"].as_str().expect("text").starts_with("TLS13_"), "{record}");
+}
+
+#[tokio::test]
+async fn records_go_to_a_syslog_daemon_and_what_it_does_not_take_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("syslog");
+    let daemon = tokio::net::UnixDatagram::bind(&path).expect("a socket");
+    let to = format!("syslog:{}", path.display()).parse().expect("an output");
+    let mut world = World::with(|config| {
+        config.access_log = Some(to);
+        config.limits.access_queue = 4;
+    })
+    .await;
+    let origin = Origin::start("one").await;
+    world.serve("a.example", &[&origin]).await;
+    let mut client = world.client().await;
+    client.get("a.example", "/first").await;
+    let mut bytes = vec![0; 16 << 10];
+    let count = soon("a message", daemon.recv(&mut bytes)).await.expect("a message");
+    let message = String::from_utf8_lossy(&bytes[..count]).into_owned();
+    let (header, line) = message.split_once('{').expect("a record");
+    assert!(
+        header.starts_with("<134>1 20") && header.contains(" dormouse ") && header.ends_with(" access - "),
+        "{message}"
+    );
+    let record: Value = serde_json::from_str(&format!("{{{line}")).expect("JSON");
+    assert_eq!(record["path"], "/first");
+    // The daemon is away, and comes back.
+    drop(daemon);
+    std::fs::remove_file(&path).expect("its file");
+    let admin = world.admin();
+    client.get("a.example", "/lost").await;
+    comes_to(admin, 1.0, ("dormouse_access_records_lost_total", &[])).await;
+    let daemon = tokio::net::UnixDatagram::bind(&path).expect("a socket");
+    client.get("a.example", "/found").await;
+    let count = soon("a message", daemon.recv(&mut bytes)).await.expect("a message");
+    let message = String::from_utf8_lossy(&bytes[..count]).into_owned();
+    assert!(message.contains("\"path\":\"/found\"") && message.contains("\"lost_before\":1"), "{message}");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn two_proxies_that_follow_one_another_lose_no_record_of_one_log() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("access.log");
     let small = |config: &mut Config| {
-        config.access_log = Some(log.clone());
+        config.access_log = Some(log.clone().into());
         config.limits.access_file_bytes = 2000;
         config.limits.access_files = 1000;
     };

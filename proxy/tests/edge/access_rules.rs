@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use dormouse_link::{Report, State};
 use tokio::task::JoinSet;
 
-use crate::limits::{of, world};
+use crate::policy_limits::{of, world};
 use crate::world::client::{Client, Response};
 use crate::world::origin::Origin;
 use crate::world::{World, environment, http2, ready, soon, under, until};

@@ -1,5 +1,7 @@
 //! An origin's answer reaches its client as one message, or as a failure: never as a clean answer that it was not.
 
+use std::time::Duration;
+
 use tokio::io::AsyncReadExt;
 
 use crate::world::origin::Origin;
@@ -13,9 +15,25 @@ async fn world() -> (World, Origin) {
     (world, origin)
 }
 
+/// Which connection to the origin an answer comes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    New,
+    Reused,
+}
+
 #[tokio::test]
 async fn p16_p27_a_head_that_can_be_read_in_two_ways_is_a_bad_gateway() {
-    let (world, origin) = world().await;
+    let (mut world, origin) = (
+        World::with(|config| {
+            // One pool, that keeps what it has.
+            config.workers = 1;
+            config.limits.pooled_idle = Duration::from_secs(100);
+        })
+        .await,
+        Origin::start("one").await,
+    );
+    world.serve("a.example", &[&origin]).await;
     let bad = [
         format!("{OK}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!"),
         format!("{OK}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
@@ -41,16 +59,22 @@ async fn p16_p27_a_head_that_can_be_read_in_two_ways_is_a_bad_gateway() {
         "hello".to_owned(),
         String::new(),
     ];
-    for answer in bad {
-        origin.say(&answer);
-        let ended = origin.ended();
+    for (answer, on) in bad.iter().flat_map(|answer| [(answer, On::New), (answer, On::Reused)]) {
+        if on == On::Reused {
+            assert_eq!(world.get("a.example", "/").await.text(), "one");
+        }
+        origin.say(answer);
+        let (connections, ended) = (origin.connections(), origin.ended());
         let mut client = world.client().await;
         let path = if answer.contains("\r\n\r\n") { "/raw" } else { "/raw-end" };
         let got = client.get("a.example", path).await;
-        assert_eq!((got.status, got.field("connection").as_deref()), (502, Some("close")), "{answer:?}");
-        assert!(client.closed().await, "{answer:?}");
-        until("the upstream connection to be dropped", || origin.ended() > ended).await;
-        assert_eq!(world.get("a.example", "/").await.text(), "one");
+        assert_eq!((got.status, got.field("connection").as_deref()), (502, Some("close")), "{answer:?}, {on:?}");
+        assert!(client.closed().await, "{answer:?}, {on:?}");
+        // Where nothing came at all on a reused one, it was stale, and the request is sent again.
+        let made = usize::from(on == On::New || answer.is_empty());
+        assert_eq!(origin.connections() - connections, made, "{answer:?}, {on:?}");
+        until("the upstream connection to be dropped", || origin.ended() == origin.connections()).await;
+        assert!(origin.ended() > ended);
     }
     world.stop().await;
 }

@@ -145,7 +145,7 @@ async fn p25_each_request_of_a_trusted_proxys_connection_has_its_own_client() {
     let (path, log) = (folder.path().join("log"), folder.path().join("log"));
     let mut world = World::with(|config| {
         config.listeners[0].trust_forwarded_from = vec!["127.0.0.1".parse().expect("a network")];
-        config.access_log = Some(log);
+        config.access_log = Some(log.into());
     })
     .await;
     let origin = Origin::start("one").await;
@@ -194,8 +194,12 @@ async fn through_a_unix_socket_no_address_is_told_but_a_proxys() {
     let mut world = World::with(|config| {
         config.listeners[0] = Listener::http(Address::Unix(plain.clone()));
         let second = Listener::http(Address::Unix(proxied.clone()));
-        let second =
-            Listener { name: "proxied", trust_forwarded_from: unix.clone(), proxy_protocol_from: unix, ..second };
+        let second = Listener {
+            name: "proxied".to_owned(),
+            trust_forwarded_from: unix.clone(),
+            proxy_protocol_from: unix,
+            ..second
+        };
         config.listeners.push(second);
     })
     .await;

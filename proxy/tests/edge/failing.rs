@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use dormouse_link::{Epoch, InstanceId, Report, State};
+use tokio::time::timeout;
 
 use crate::world::origin::Origin;
-use crate::world::{World, environment, ready};
+use crate::world::{World, environment, ready, soon};
 
 fn short(config: &mut dormouse_proxy::Config) {
     config.limits.connect_total = Duration::from_millis(100);
@@ -51,6 +52,37 @@ async fn a_request_whose_endpoint_vanished_waits_for_a_newer_cell() {
     world.publish([environment("a.example", 1, State::Waking, &[&down])]).await;
     world.publish([ready("a.example", 2, &[&up])]).await;
     assert_eq!(client.response().await.text(), "hello");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_a_newer_cell_is_waited_for_is_noticed() {
+    let only_one = |config: &mut dormouse_proxy::Config| {
+        config.limits.connect_total = Duration::from_secs(200);
+        config.limits.waiters = 1;
+    };
+    let (mut world, down, up) = (World::with(only_one).await, Origin::down("down").await, Origin::start("up").await);
+    world.serve("a.example", &[&down]).await;
+    let from = world.reports.count();
+    let mut client = world.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let waits = |report: &Report| matches!(report, Report::Wanted(wanted) if wanted[0].waiters == 1);
+    world.reports.find("it to wait", from, waits).await;
+    assert_eq!(world.get("a.example", "/").await.status, 503, "there is room for no other");
+    drop(client);
+    let next = soon("room for another", async {
+        loop {
+            let mut next = world.client().await;
+            next.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            // Answered at once where there is no room.
+            if timeout(Duration::from_millis(200), next.stream.readable()).await.is_err() {
+                return next;
+            }
+        }
+    });
+    let mut next = next.await;
+    world.publish([ready("a.example", 2, &[&up])]).await;
+    assert_eq!(next.response().await.text(), "up");
     world.stop().await;
 }
 

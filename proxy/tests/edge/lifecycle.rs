@@ -53,10 +53,12 @@ async fn it_is_ready_with_the_first_table_and_connections_wait_until_then() {
         workers: 1,
         ..Config::default()
     };
-    let proxy = Proxy::start(config, taken, said).expect("the proxy starts");
+    let mut proxy = Proxy::start(config, taken, said).expect("the proxy starts");
     let mut admin = Client::connect(proxy.admin().expect("an address")).await;
     assert_eq!(admin.get("admin", "/healthz").await.status, 200);
     assert_eq!(admin.get("admin", "/readyz").await.status, 503);
+    let accepts = tokio::time::timeout(Duration::from_millis(50), proxy.accepting()).await;
+    assert!(accepts.is_err(), "no worker accepts before there is a table");
     let mut early = Client::connect(proxy.address("http").expect("an address")).await;
     early.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
     updates.send(Table { term: Term(1), ..Table::default() }.snapshot()).await.expect("taken");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dormouse_link::{Report, State};
 
-use crate::limits::{of, of_path, world};
+use crate::policy_limits::{of, of_path, world};
 use crate::world::origin::Origin;
 use crate::world::{World, environment, http2, ready, route, soon, under, until};
 

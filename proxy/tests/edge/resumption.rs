@@ -76,7 +76,7 @@ async fn p53_a_ticket_of_one_listener_or_policy_does_not_get_around_another() {
     let (pem, own) = certified();
     let clients = || ClientAuthority::parse(pem.as_bytes()).ok();
     let open = world(&origin, &certificate, Some(&shared), |_| {}).await;
-    let other = world(&origin, &certificate, Some(&shared), |listener| listener.name = "other").await;
+    let other = world(&origin, &certificate, Some(&shared), |listener| listener.name = "other".to_owned()).await;
     let strict = world(&origin, &certificate, Some(&shared), |listener| listener.clients = clients()).await;
     let as_strict = world(&origin, &certificate, Some(&shared), |listener| listener.clients = clients()).await;
     let (open_at, strict_at) = (open.tls("https"), strict.tls("https"));

@@ -76,6 +76,30 @@ async fn p38_a_body_that_drips_is_cut_off() {
 }
 
 #[tokio::test]
+async fn p38_a_client_that_waits_for_its_instances_100_is_not_slow() {
+    let mut world = World::with(|config| {
+        demanding(config);
+        // What a client of this test may take for its body once it may send it.
+        config.limits.client_window = Duration::from_secs(3);
+    })
+    .await;
+    let origin = Origin::start("one").await;
+    world.serve("a.example", &[&origin]).await;
+    let mut client = world.client().await;
+    let head = "HTTP/1.1\r\nHost: a.example\r\nContent-Length:";
+    client.send(format!("POST /late-continue {head} 5\r\nExpect: 100-continue\r\n\r\n")).await;
+    // Longer than a body may take: that of this one, which began later.
+    let mut slow = world.client().await;
+    slow.send(format!("POST /echo {head} 100000\r\n\r\n")).await;
+    assert_eq!(drip(&mut slow, b"x").await, 408);
+    origin.go();
+    assert!(client.head().await.expect("a head").starts_with("HTTP/1.1 100"));
+    client.send("hello").await;
+    assert_eq!(client.response().await.text(), "hello");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn p38_a_client_that_reads_too_slowly_is_cut_off() {
     let mut world = World::with(demanding).await;
     let origin = Origin::start("one").await;

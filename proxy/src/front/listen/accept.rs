@@ -15,17 +15,19 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use super::balance::{Arrival, Balance};
-use super::budget::{Place, Spent};
-use super::handshakes::Handshakes;
-use crate::config::{Http2, Network};
+use super::budget::{Place, Room, Spent};
+use super::handshakes::{self, Handshakes};
+use crate::config::{Http2, Limits, Network};
 use crate::decide::headers::{Facts, Scheme};
 use crate::decide::refuse::Reason;
 use crate::front::conn::Transport;
 use crate::front::proxy_protocol::{self, HeaderError, Source};
 use crate::front::stream::Stream;
-use crate::front::tls::{Offered, Tls};
+use crate::front::tls::{Agreed, Offered, Tls};
 use crate::front::{Visit, Worker, serve, turn_away};
 use crate::life::Stop;
+use crate::metrics::{Door, NoHandshake};
+use crate::overload::Level;
 
 /// After a failed accept, growing to the second: the failure is mostly a lack of descriptors, which passes.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -35,10 +37,16 @@ pub(crate) struct Entrance {
     /// Where TLS is spoken.
     pub(crate) tls: Option<Tls>,
     pub(crate) http2: Http2,
+    /// The edge's, but for what the listener has of its own.
+    pub(crate) limits: Arc<Limits>,
+    /// How many there may be.
+    pub(crate) room: Arc<Room>,
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxy_protocol_from: Vec<Network>,
     /// Whose forwarding fields are believed.
     pub(crate) trust_forwarded_from: Arc<[Network]>,
+    /// Where its connections are counted.
+    pub(crate) door: Arc<Door>,
 }
 
 /// What one worker receives connections with.
@@ -78,9 +86,9 @@ pub(super) async fn accept(listener: AsyncFd<Arc<Socket>>, entrance: Arc<Entranc
 impl Reception {
     /// Counts a connection, and has it served: here, or by a worker that has less to do.
     pub(super) fn sort(self: &Rc<Self>, socket: Socket, peer: Option<SocketAddr>, entrance: &Arc<Entrance>) {
-        let place = match self.worker.edge.budget.connection() {
+        let place = match self.worker.edge.budget.connection(&entrance.room) {
             Ok(place) => place,
-            Err(spent) => return self.refused(spent),
+            Err(spent) => return self.refused(spent, &entrance.door),
         };
         let seat = self.balance.accepted(self.number);
         let arrival = Arrival { socket, peer, entrance: Arc::clone(entrance), seat, place };
@@ -99,16 +107,18 @@ impl Reception {
             Ok(stream) => stream,
             Err(error) => return debug!(%error, "a connection was gone at once"),
         };
+        let inside = entrance.door.enter();
         tokio::task::spawn_local(async move {
             // The reception has to go before the end of the last connection is waited for.
             let running = reception.running.clone();
             connection(&reception, stream, peer, &entrance, place).await;
-            drop((seat, running));
+            drop((seat, inside, running));
         });
     }
 
-    fn refused(&self, spent: Spent) {
+    fn refused(&self, spent: Spent, door: &Door) {
         let edge = &self.worker.edge;
+        door.refuse(spent as usize);
         edge.budget.note(spent);
         let Some(left_out) = edge.quiet.say(edge.signals.now()) else { return };
         match spent {
@@ -132,7 +142,7 @@ async fn connection(
     entrance: &Entrance,
     mut place: Place,
 ) {
-    let limits = &reception.worker.edge.limits;
+    let limits = &entrance.limits;
     let patience = if entrance.tls.is_some() { limits.tls_handshake } else { limits.head };
     let deadline = Instant::now() + patience;
     let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
@@ -153,7 +163,7 @@ async fn connection(
                 trusted = None;
             }
             Ok(Err(HeaderError::Ended)) => return,
-            Ok(Err(error)) => return Box::pin(no_header(reception, stream, facts, &error)).await,
+            Ok(Err(error)) => return Box::pin(no_header(reception, stream, (facts, limits), &error)).await,
             Err(_) => return debug!("a PROXY protocol header took too long"),
         }
     }
@@ -163,11 +173,11 @@ async fn connection(
     if trusted.is_none()
         && let Err(spent) = place.of_client(facts.client)
     {
-        return reception.refused(spent);
+        return reception.refused(spent, &entrance.door);
     }
-    let (transport, offered) = match &entrance.tls {
-        None => (Transport::Plain(stream), None),
-        Some(tls) => match Box::pin(handshake(reception, tls, stream, deadline)).await {
+    let (transport, offered, agreed) = match &entrance.tls {
+        None => (Transport::Plain(stream), None, None),
+        Some(tls) => match Box::pin(handshake(reception, (tls, &entrance.door), stream, deadline)).await {
             Some(shaken) => shaken,
             None => return,
         },
@@ -175,36 +185,60 @@ async fn connection(
     let silent = if entrance.tls.is_some() { Instant::now() + limits.head } else { deadline };
     // Over TLS it is agreed on, or not spoken.
     let http2 = if entrance.tls.is_some() { Http2::Off } else { entrance.http2 };
-    serve(&reception.worker, transport, Visit { facts, offered, trusted, http2, silent }).await;
+    let limits = Arc::clone(limits);
+    serve(&reception.worker, transport, Visit { facts, limits, offered, agreed, trusted, http2, silent }).await;
 }
 
 async fn handshake(
     reception: &Reception,
-    tls: &Tls,
+    (tls, door): (&Tls, &Door),
     stream: Stream,
     deadline: Instant,
-) -> Option<(Transport, Option<Arc<Offered>>)> {
-    let Some(mut place) = reception.handshakes.begin(Instant::now()) else {
-        reception.refused(Spent::Handshakes);
+) -> Option<(Transport, Option<Arc<Offered>>, Option<Agreed>)> {
+    let edge = &reception.worker.edge;
+    let (overload, tally) = (&edge.overload, &edge.tally);
+    let refused = || {
+        if overload.is_at(Level::Handshakes) {
+            overload.shed_handshake();
+        }
+        reception.refused(Spent::Handshakes, door);
+    };
+    let room = if overload.is_at(Level::Handshakes) { handshakes::Room::None } else { handshakes::Room::Some };
+    let Some(mut place) = reception.handshakes.begin(Instant::now(), room) else {
+        refused();
         return None;
     };
+    let _under_way = overload.handshake();
     // Neither is looked at again once one of them is there.
     tokio::select! {
         shaken = timeout_at(deadline, tls.accept(stream)) => match shaken {
-            Ok(Ok((stream, offered))) => return Some((Transport::Tls(Box::new(stream)), offered)),
-            Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
-            Err(_) => debug!("TLS handshake took too long"),
+            Ok(Ok((stream, offered))) => {
+                let agreed = Agreed::of(stream.get_ref().1);
+                tally.handshake(&agreed);
+                return Some((Transport::Tls(Box::new(stream)), offered, Some(agreed)));
+            }
+            Ok(Err(error)) => {
+                tally.no_handshake(NoHandshake::Failed);
+                debug!(%error, "TLS handshake failed");
+            }
+            Err(_) => {
+                tally.no_handshake(NoHandshake::Timeout);
+                debug!("TLS handshake took too long");
+            }
         },
-        () = place.given_up() => reception.refused(Spent::Handshakes),
+        () = place.given_up() => {
+            tally.no_handshake(NoHandshake::GivenUp);
+            refused();
+        }
     }
     None
 }
 
 /// Tells what is missing where that can be told without TLS.
-async fn no_header(reception: &Reception, stream: Stream, facts: Facts, error: &HeaderError) {
+async fn no_header(reception: &Reception, stream: Stream, (facts, limits): (Facts, &Arc<Limits>), error: &HeaderError) {
     debug!(%error, "a proxy's connection is refused");
     if facts.scheme == Scheme::Http {
-        turn_away(&reception.worker, Transport::Plain(stream), facts, Reason::ProxyHeader).await;
+        turn_away(&reception.worker, Transport::Plain(stream), (facts, limits), Reason::ProxyHeader).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What all connections together may take: descriptors, places for each client, handshakes.
+//! What all connections together may take, and those of one listener: descriptors, places for each client, handshakes.
 //!
 //! What does not fit is closed at once, counted, and logged once a second at most. Handshakes are the first to go: they cost
 //! the most, and nothing was promised to anybody yet.
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::config::Limits;
+use crate::config::ListenerLimits;
 use crate::decide::refuse::Reason;
 
 /// A client with IPv6 has all addresses that share so many bits.
@@ -24,8 +24,39 @@ const SHARDS: usize = 16;
 pub(crate) struct Budget {
     connections_max: usize,
     open: AtomicUsize,
-    clients: Option<Clients>,
+    /// Of each listener.
+    rooms: Vec<Arc<Room>>,
     refused: Refused,
+}
+
+/// What the connections of one listener may take of it.
+pub(crate) struct Room {
+    listener: String,
+    connections_max: usize,
+    open: AtomicUsize,
+    /// Its own, or those of all listeners that have none of their own.
+    clients: Option<Arc<Clients>>,
+}
+
+impl Room {
+    /// For a listener of that name; `clients` are those of the edge.
+    pub(crate) fn new(listener: &str, own: &ListenerLimits, clients: Option<&Arc<Clients>>) -> Arc<Self> {
+        Arc::new(Self {
+            listener: listener.to_owned(),
+            connections_max: own.connections.unwrap_or(usize::MAX),
+            open: AtomicUsize::new(0),
+            clients: Clients::limited(own.connections_per_client).or_else(|| clients.map(Arc::clone)),
+        })
+    }
+}
+
+/// Counts one more unless there are `max`.
+fn enter(open: &AtomicUsize, max: usize) -> Result<(), Spent> {
+    if open.fetch_add(1, Ordering::Relaxed) >= max {
+        open.fetch_sub(1, Ordering::Relaxed);
+        return Err(Spent::Connections);
+    }
+    Ok(())
 }
 
 /// Connections that were closed at once, and streams that were answered instead.
@@ -47,23 +78,26 @@ pub(crate) enum Spent {
 }
 
 impl Budget {
-    pub(crate) fn new(limits: &Limits, connections_max: usize) -> Arc<Self> {
-        let clients = limits.connections_per_client.map(Clients::new);
-        Arc::new(Self { connections_max, open: AtomicUsize::new(0), clients, refused: Refused::default() })
+    pub(crate) fn new(connections_max: usize, rooms: Vec<Arc<Room>>) -> Arc<Self> {
+        Arc::new(Self { connections_max, open: AtomicUsize::new(0), rooms, refused: Refused::default() })
     }
 
-    /// One more connection.
-    pub(super) fn connection(self: &Arc<Self>) -> Result<Place, Spent> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Spent::Connections);
-        }
-        Ok(Place { budget: Arc::clone(self), client: None })
+    /// One more connection of a listener.
+    pub(super) fn connection(self: &Arc<Self>, room: &Arc<Room>) -> Result<Place, Spent> {
+        let mut place = self.place()?;
+        enter(&room.open, room.connections_max)?;
+        place.room = Some(Arc::clone(room));
+        Ok(place)
+    }
+
+    fn place(self: &Arc<Self>) -> Result<Place, Spent> {
+        enter(&self.open, self.connections_max)?;
+        Ok(Place { budget: Arc::clone(self), room: None, client: None })
     }
 
     /// One more stream of a connection that has one: both may need a connection to an instance.
     pub(in crate::front) fn stream(self: &Arc<Self>) -> Result<Place, Reason> {
-        self.connection().map_err(|_| {
+        self.place().map_err(|_| {
             self.note(Spent::Streams);
             Reason::Busy
         })
@@ -82,6 +116,10 @@ impl Budget {
 
     /// For operators.
     pub(crate) fn shown(&self) -> Value {
+        let rooms = self.rooms.iter().map(|room| {
+            let limit = room.connections_max.min(self.connections_max);
+            json!({"name": room.listener, "open": room.open.load(Ordering::Relaxed), "limit": limit})
+        });
         json!({
             "open": self.open.load(Ordering::Relaxed),
             "limit": self.connections_max,
@@ -91,6 +129,7 @@ impl Budget {
                 "handshakes": self.refused.handshakes.load(Ordering::Relaxed),
                 "streams": self.refused.streams.load(Ordering::Relaxed),
             },
+            "listeners": rooms.collect::<Vec<_>>(),
         })
     }
 }
@@ -98,39 +137,49 @@ impl Budget {
 /// A connection's, or a further stream's, part of the budget; freed with its drop.
 pub(in crate::front) struct Place {
     budget: Arc<Budget>,
+    /// A stream's has none.
+    room: Option<Arc<Room>>,
     client: Option<IpAddr>,
 }
 
 impl Place {
     /// Counts the connection for its client, once that is known.
     pub(super) fn of_client(&mut self, client: Option<IpAddr>) -> Result<(), Spent> {
-        let (Some(clients), Some(client)) = (&self.budget.clients, client) else { return Ok(()) };
+        let (Some(clients), Some(client)) = (self.clients(), client) else { return Ok(()) };
         let client = key(client);
         clients.enter(client)?;
         self.client = Some(client);
         Ok(())
+    }
+
+    fn clients(&self) -> Option<&Clients> {
+        self.room.as_ref()?.clients.as_deref()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.budget.open.fetch_sub(1, Ordering::Relaxed);
-        if let (Some(clients), Some(client)) = (&self.budget.clients, self.client) {
+        if let (Some(clients), Some(client)) = (self.clients(), self.client) {
             clients.leave(client);
+        }
+        if let Some(room) = &self.room {
+            room.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Connections by client; only those that have some.
-struct Clients {
+pub(crate) struct Clients {
     most: u32,
     shards: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
     hasher: RandomState,
 }
 
 impl Clients {
-    fn new(most: u32) -> Self {
-        Self { most, shards: Default::default(), hasher: RandomState::new() }
+    /// Nobody is counted where there is no limit.
+    pub(crate) fn limited(most: Option<u32>) -> Option<Arc<Self>> {
+        most.map(|most| Arc::new(Self { most, shards: Default::default(), hasher: RandomState::new() }))
     }
 
     fn shard(&self, client: IpAddr) -> std::sync::MutexGuard<'_, HashMap<IpAddr, u32>> {
@@ -176,29 +225,77 @@ fn key(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn budget(connections: usize, per_client: Option<u32>) -> Arc<Budget> {
-        Budget::new(&Limits { connections_per_client: per_client, ..Limits::default() }, connections)
+    /// One of listeners that have these limits.
+    fn budget(connections: usize, per_client: Option<u32>, listeners: &[ListenerLimits]) -> Arc<Budget> {
+        let clients = Clients::limited(per_client);
+        let rooms = listeners.iter().map(|own| Room::new("some", own, clients.as_ref())).collect();
+        Budget::new(connections, rooms)
     }
 
+    /// A connection to the first listener.
     fn of(budget: &Arc<Budget>, client: &str) -> Result<Place, Spent> {
-        let mut place = budget.connection()?;
+        at(budget, 0, client)
+    }
+
+    fn at(budget: &Arc<Budget>, listener: usize, client: &str) -> Result<Place, Spent> {
+        let mut place = budget.connection(&budget.rooms[listener])?;
         place.of_client(client.parse().ok())?;
         Ok(place)
     }
 
+    /// How many connections are counted, of the edge and of each listener.
+    fn open(budget: &Budget) -> (usize, Vec<usize>) {
+        let rooms = budget.rooms.iter().map(|room| room.open.load(Ordering::Relaxed));
+        (budget.open.load(Ordering::Relaxed), rooms.collect())
+    }
+
+    #[test]
+    fn a_listeners_own_limits_hold_beside_those_of_the_edge() {
+        let own = |connections, connections_per_client| ListenerLimits {
+            connections,
+            connections_per_client,
+            ..ListenerLimits::default()
+        };
+        let budget = budget(5, Some(2), &[own(Some(3), Some(1)), own(None, None), own(None, None)]);
+        let (one, two) = ("192.0.2.1", "192.0.2.2");
+        let mut places = vec![at(&budget, 0, one).expect("the first")];
+        assert_eq!(at(&budget, 0, one).err(), Some(Spent::Client), "one for each client");
+        places.push(at(&budget, 1, one).expect("not counted there"));
+        places.push(at(&budget, 2, one).expect("the second of two"));
+        assert_eq!(at(&budget, 1, one).err(), Some(Spent::Client), "both share the edge's");
+        places.push(at(&budget, 0, two).expect("somebody else"));
+        places.push(at(&budget, 0, "192.0.2.3").expect("the third"));
+        assert_eq!(at(&budget, 0, "192.0.2.4").err(), Some(Spent::Connections));
+        assert_eq!(open(&budget), (5, vec![3, 1, 1]));
+        places.remove(0);
+        places.push(at(&budget, 1, two).expect("a place was freed"));
+        assert_eq!(
+            at(&budget, 0, "192.0.2.4").err(),
+            Some(Spent::Connections),
+            "the edge has none, if the listener has"
+        );
+        drop(places);
+        assert_eq!(open(&budget), (0, vec![0, 0, 0]));
+    }
+
     #[test]
     fn a_place_is_free_again_when_its_connection_ended() {
-        let budget = budget(2, None);
-        let places = [budget.connection(), budget.connection()].map(|place| place.expect("there is room"));
-        assert_eq!(budget.connection().err(), Some(Spent::Connections));
+        let budget = budget(2, None, &[ListenerLimits::default()]);
+        let one = || budget.connection(&budget.rooms[0]);
+        let places = [one(), one()].map(|place| place.expect("there is room"));
+        assert_eq!(one().err(), Some(Spent::Connections));
+        assert!(budget.stream().is_err());
         drop(places);
-        assert_eq!(budget.open.load(Ordering::Relaxed), 0);
-        assert!(budget.connection().is_ok());
+        assert_eq!(open(&budget), (0, vec![0]));
+        let stream = budget.stream().expect("there is room");
+        assert_eq!(open(&budget), (1, vec![0]), "a stream has no place at its listener");
+        drop(stream);
+        assert!(one().is_ok());
     }
 
     #[test]
     fn a_client_has_its_places_and_with_ipv6_its_whole_network_has() {
-        let budget = budget(100, Some(2));
+        let budget = budget(100, Some(2), &[ListenerLimits::default()]);
         for (one, two, other) in [
             ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
             ("192.0.2.7", "::ffff:192.0.2.7", "192.0.2.8"),
@@ -210,8 +307,8 @@ mod tests {
             drop(places);
             assert!(of(&budget, two).is_ok(), "{two}");
         }
-        let clients = budget.clients.as_ref().expect("limited");
+        let clients = budget.rooms[0].clients.as_ref().expect("limited");
         assert!(clients.shards.iter().all(|shard| shard.lock().expect("not poisoned").is_empty()), "nobody is kept");
-        assert_eq!(budget.open.load(Ordering::Relaxed), 0, "a refused one takes no place");
+        assert_eq!(open(&budget), (0, vec![0]), "a refused one takes no place");
     }
 }

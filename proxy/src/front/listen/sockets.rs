@@ -31,6 +31,18 @@ pub struct Listening {
     pub address: Address,
     /// All of them.
     pub sockets: Vec<OwnedFd>,
+    /// Whose they are.
+    pub keeper: Keeper,
+}
+
+/// Who made a listener's sockets, and so removes the file of a Unix socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeper {
+    /// A proxy: the last one.
+    #[default]
+    Proxy,
+    /// A service manager, which holds them whether or not a proxy runs.
+    Manager,
 }
 
 /// A listener's sockets, bound and listening.
@@ -38,6 +50,7 @@ pub struct Listening {
 pub(crate) struct Sockets {
     pub(crate) address: Address,
     pub(crate) all: Vec<Arc<Socket>>,
+    keeper: Keeper,
     file: Mutex<Option<File>>,
 }
 
@@ -60,17 +73,20 @@ impl Sockets {
     }
 
     fn adopt(listening: Listening) -> io::Result<Self> {
-        let Listening { address, sockets, .. } = listening;
+        let Listening { address, sockets, keeper, .. } = listening;
         let all: Vec<_> = sockets.into_iter().map(|socket| Arc::new(Socket::from(socket))).collect();
         for socket in &all {
             socket.set_nonblocking(true)?;
         }
         // The file is the other process's, until that has left it.
-        Ok(Self { address, all, file: Mutex::new(None) })
+        Ok(Self { address, all, keeper, file: Mutex::new(None) })
     }
 
-    /// Takes over a Unix socket's file.
+    /// Takes over a Unix socket's file, unless that is kept by somebody else.
     pub(crate) fn own_file(&self) {
+        if self.keeper == Keeper::Manager {
+            return;
+        }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if file.is_none() {
             *file = self.address.path().and_then(|path| File::at(path).ok());
@@ -93,7 +109,7 @@ impl Sockets {
             }
             all.push(Arc::new(socket));
         }
-        Ok(Self { address: Address::Ip(bound), all, file: Mutex::new(None) })
+        Ok(Self { address: Address::Ip(bound), all, keeper: Keeper::Proxy, file: Mutex::new(None) })
     }
 
     fn bind_unix(path: &Path) -> io::Result<Self> {
@@ -105,7 +121,8 @@ impl Sockets {
         // Nobody can connect before it listens, so nobody does with other rights than these.
         fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
         socket.listen(BACKLOG)?;
-        Ok(Self { address: Address::Unix(path.to_owned()), all: vec![Arc::new(socket)], file: Mutex::new(Some(file)) })
+        let (address, all) = (Address::Unix(path.to_owned()), vec![Arc::new(socket)]);
+        Ok(Self { address, all, keeper: Keeper::Proxy, file: Mutex::new(Some(file)) })
     }
 
     /// The sockets of one worker. Each socket has one worker, or several where there are more workers than sockets.
@@ -116,7 +133,7 @@ impl Sockets {
     /// The same sockets for another process.
     pub(crate) fn duplicate(&self, name: &str) -> io::Result<Listening> {
         let sockets = self.all.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect::<io::Result<_>>()?;
-        Ok(Listening { name: name.to_owned(), address: self.address.clone(), sockets })
+        Ok(Listening { name: name.to_owned(), address: self.address.clone(), sockets, keeper: self.keeper })
     }
 
     /// Leaves a Unix socket's file where it is: somebody else listens there now.
@@ -276,6 +293,24 @@ mod tests {
             waits();
         }
         assert!(!path.exists(), "the last owner removes it");
+    }
+
+    #[test]
+    fn a_file_that_the_service_manager_keeps_stays_when_the_last_proxy_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let manager = std::os::unix::net::UnixListener::bind(&path).expect("free");
+        let sockets = vec![OwnedFd::from(manager.try_clone().expect("a descriptor"))];
+        let at = Address::Unix(path.clone());
+        let passed = Listening { name: "http".to_owned(), address: at.clone(), sockets, keeper: Keeper::Manager };
+        let old = Sockets::open("http", &at, 4, &mut vec![passed]).expect("adopted");
+        old.own_file();
+        let mut handed = vec![old.duplicate("http").expect("descriptors")];
+        drop(old);
+        let new = Sockets::open("http", &at, 4, &mut handed).expect("adopted");
+        new.own_file();
+        drop(new);
+        UnixStream::connect(&path).expect("the manager still listens there");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Its listening sockets, and what other workers handed to it, outlive a panic: it is started anew on the same ones, so that
 //! nothing in their queues is lost.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -13,9 +14,9 @@ use std::time::Duration;
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::error;
 
@@ -38,6 +39,8 @@ pub(crate) struct Duty {
     pub(crate) listeners: Vec<(Arc<Socket>, Arc<Entrance>)>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) balance: Arc<Balance>,
+    /// Dropped when it accepts for the first time, which is how that is heard.
+    pub(crate) begun: Option<mpsc::Sender<Infallible>>,
 }
 
 /// See the module.
@@ -60,13 +63,16 @@ fn again_and_again(stop: &watch::Receiver<Stop>, mut serve: impl FnMut() -> io::
     }
 }
 
-/// Runs a future on a runtime for this thread alone.
+/// Runs a future on a runtime for this thread alone. Not in a `LocalSet`: there each wake from outside of it, as by a socket,
+/// takes a lock and writes to the thread's event descriptor.
 pub(crate) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(LocalSet::new().block_on(&runtime, future))
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    Ok(runtime.block_on(future))
 }
 
 async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) -> io::Result<()> {
+    // Made before it is waited for, since it takes its time, in which nobody would accept.
+    let lane = proxy(&edge.limits);
     // Bound early, served late: until the first table was applied, connections wait in the sockets' queues.
     let mut ready = edge.ready.clone();
     tokio::select! {
@@ -75,8 +81,9 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
     }
     // Each connection holds a clone until it ends.
     let (running, ended) = watch::channel(());
+    let _alive = edge.metrics.alive();
     let handshakes = Handshakes::new(edge.limits.handshakes.div_ceil(duty.workers));
-    let worker = Rc::new(Worker { lane: proxy(&edge.limits), edge });
+    let worker = Rc::new(Worker { lane, edge });
     let reception = Rc::new(Reception {
         worker,
         number: duty.number,
@@ -89,6 +96,8 @@ async fn run(duty: &mut Duty, edge: Arc<Edge>, mut stop: watch::Receiver<Stop>) 
     for (socket, entrance) in &duty.listeners {
         accepting.spawn_local(accept(listener(socket)?, Arc::clone(entrance), Rc::clone(&reception)));
     }
+    // The kernel tells it of connections from now on.
+    duty.begun = None;
     // Accepting ends only by a panic; dropping it loses nothing that was accepted, nor does dropping a receive.
     let stop = loop {
         tokio::select! {

@@ -13,7 +13,7 @@ use dormouse_link::{Certificate, CertificateName, HOST_MAX_BYTES};
 use tracing::warn;
 
 use super::pair::{CertificateId, KeyPair};
-use crate::live::Hosts;
+use crate::live::hosts::Hosts;
 
 /// Certificates that are kept parsed, at some 4 KiB each beyond their bytes.
 const PARSED_MAX: usize = 4096;

@@ -1,6 +1,8 @@
-//! The secrets that edges share to seal session tickets with, as they are given from outside.
+//! The secrets that edges share to seal session tickets with, as they are given from outside, and those that a proxy made
+//! itself, as they go to its successor.
 //!
-//! A few at a time: the current one, the previous one, perhaps the next. Nothing here shows a secret, errors included.
+//! A few at a time: the current one, the previous one, perhaps the next. Nothing here shows a secret, errors included, and each
+//! is overwritten when it is dropped.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,12 +11,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(super) const SECRET_BYTES: usize = 32;
 /// Secrets that are given at a time.
 const KEYS_MAX: usize = 8;
+/// Of a key that goes to a successor: the form's number, from when it is used in seconds of Unix time, the secret.
+const FORM_BYTES: usize = 1 + 8 + SECRET_BYTES;
+/// The form that is written, and the only one that is read.
+const FORM: u8 = 1;
 
 /// A secret, and from when it is used. It is not used when it is a day old.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TicketKey {
     secret: [u8; SECRET_BYTES],
     not_before: SystemTime,
+}
+
+/// A secret that a proxy made itself, for the tickets of one of its listeners. Only a successor on the same machine gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnTicketKey {
+    /// The listener's name.
+    pub listener: String,
+    /// The secret.
+    pub key: TicketKey,
 }
 
 /// A few secrets. The newest that has begun seals tickets; the others open what was sealed.
@@ -45,6 +60,21 @@ impl TicketKey {
     /// A secret of random bytes that is used from `not_before` on.
     pub fn new(secret: [u8; SECRET_BYTES], not_before: SystemTime) -> Self {
         Self { secret, not_before }
+    }
+
+    /// What [`TicketKey::from_bytes`] reads again; to be overwritten after use, as it holds the secret.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let begins = self.not_before.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        [&[FORM][..], &begins.to_be_bytes(), &self.secret].concat()
+    }
+
+    /// The key that another process wrote, if it did so in a form that is known.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; FORM_BYTES] = bytes.try_into().ok()?;
+        let (&[form], rest) = bytes.split_first_chunk::<1>()?;
+        let (begins, secret) = rest.split_first_chunk::<8>()?;
+        let not_before = UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*begins)))?;
+        (form == FORM).then_some(Self { secret: secret.try_into().ok()?, not_before })
     }
 
     pub(super) fn secret(&self) -> &[u8; SECRET_BYTES] {
@@ -101,6 +131,15 @@ impl TicketKeys {
     }
 }
 
+/// Leaves no secret behind in memory that others get.
+impl Drop for TicketKey {
+    fn drop(&mut self) {
+        self.secret.fill(0);
+        // Otherwise the compiler may leave it away: nobody reads it.
+        std::hint::black_box(&self.secret);
+    }
+}
+
 /// Shows no secret.
 impl fmt::Debug for TicketKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,9 +185,29 @@ mod tests {
     }
 
     #[test]
+    fn a_key_goes_to_a_successor_as_bytes_and_no_other_bytes_are_one() {
+        let key = TicketKey::new([7; SECRET_BYTES], UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        let bytes = key.to_bytes();
+        assert_eq!(TicketKey::from_bytes(&bytes).as_ref(), Some(&key));
+        for length in (0..bytes.len()).chain([bytes.len() + 1]) {
+            let mut other = bytes.clone();
+            other.resize(length, 0);
+            assert_eq!(TicketKey::from_bytes(&other), None, "{length} bytes");
+        }
+        let mut newer = bytes.clone();
+        newer[0] = FORM + 1;
+        assert_eq!(TicketKey::from_bytes(&newer), None, "another form");
+        // A begin that no clock knows is refused by whoever uses it, and makes nothing panic here.
+        let mut late = bytes;
+        late[1..9].fill(0xff);
+        assert_eq!(TicketKey::from_bytes(&late), None);
+    }
+
+    #[test]
     fn p53_a_secret_is_never_shown() {
         let keys = TicketKeys::parse(&format!("1 {CANARY}")).expect("a key");
-        let shown = format!("{keys:?} {:?}", keys.iter().next());
+        let own = keys.iter().map(|key| OwnTicketKey { listener: "https".to_owned(), key: key.clone() }).next();
+        let shown = format!("{keys:?} {:?} {own:?}", keys.iter().next());
         assert!(!shown.contains("192, 255") && !shown.to_lowercase().contains("c0ffee"), "{shown}");
     }
 }

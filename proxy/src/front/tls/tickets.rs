@@ -1,7 +1,7 @@
 //! Session tickets: what a client shows to resume its session without a full handshake.
 //!
 //! They are sealed with secrets from outside, so that every edge resumes what another one began; a proxy that was given none
-//! makes its own. A secret is used for [`LIFETIME`] at most, whatever outside says, is held in memory only, and never shown.
+//! makes its own, and hands them to the process that takes its place. A secret is used for [`LIFETIME`] at most, whatever outside says, is held in memory only, and never shown.
 //! What it seals is of one listener and one policy for client certificates: resumption skips the verifier, so a ticket of one
 //! must not open another.
 
@@ -26,6 +26,8 @@ const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const OWN_PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
 /// How far the clocks of edges that share secrets may be apart: so much before its time a secret opens, but does not seal.
 const SKEW: Duration = Duration::from_secs(5 * 60);
+/// Secrets of its own that a listener takes over from its predecessor; one that makes them by [`OWN_PERIOD`] has four or five.
+const HANDED_MAX: usize = 8;
 /// How often secrets are looked at for their age.
 const TURN: Duration = Duration::from_secs(60);
 /// Secrets whose begin is remembered, so that naming a later one does not make them last longer.
@@ -61,6 +63,8 @@ struct Seal {
     root: Prk,
     begins: SystemTime,
     source: Source,
+    /// What a successor needs; only of those that were made here.
+    own: Option<TicketKey>,
 }
 
 /// What was given seals before what was made here.
@@ -90,7 +94,8 @@ impl Seal {
         let root: Prk = root.expand(&[b"listener", purpose], HKDF_SHA256).ok()?.into();
         let mut name = [0; NAME_BYTES];
         root.expand(&[b"name"], Bytes(NAME_BYTES)).and_then(|okm| okm.fill(&mut name)).ok()?;
-        Some(Self { name, root, begins: key.not_before(), source })
+        let own = (source == Source::Own).then(|| key.clone());
+        Some(Self { name, root, begins: key.not_before(), source, own })
     }
 
     /// Each ticket has a key of its own: however many tickets all edges seal with a secret, no nonce comes twice.
@@ -138,6 +143,26 @@ impl Tickets {
         let seals: Vec<_> = seals.map(|seal| Arc::new(state.know(seal))).collect();
         state.given = seals;
         drop(state);
+        self.turn(now);
+    }
+
+    /// The secrets that were made here and are in use, for a successor.
+    pub(crate) fn own(&self) -> Vec<TicketKey> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.own.iter().filter_map(|seal| seal.own.clone()).collect()
+    }
+
+    /// Takes the secrets that a predecessor made for the same listener, in place of the one that was made at the start, which has
+    /// sealed nothing yet. Both seal with the same one then, and each resumes what the other one began.
+    pub(crate) fn inherit(&self, keys: impl Iterator<Item = TicketKey>, now: SystemTime) {
+        let seals = keys.take(HANDED_MAX).filter_map(|key| Seal::new(&key, &self.purpose, Source::Own));
+        // One from the future would seal for longer than a day.
+        let usable = seals.filter(|seal| seal.remains(now).is_some()).map(Arc::new);
+        let usable: Vec<_> = usable.collect();
+        if usable.is_empty() {
+            return;
+        }
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).own = usable;
         self.turn(now);
     }
 

@@ -4,6 +4,7 @@
 pub(crate) mod client;
 pub(crate) mod http2;
 pub(crate) mod origin;
+pub(crate) mod scrape;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_link::{
-    Body, Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, Object, ObjectId, OrganisationId,
-    Report, Route, State, Table, Term, Update,
+    Body, Endpoint, Environment, EnvironmentId, Epoch, Generation, HostPattern, InstanceId, Object, ObjectId,
+    OrganisationId, Report, Route, State, Table, Term, Update,
 };
 use dormouse_proxy::{Config, Listener, Proxy};
 use tokio::sync::{Notify, mpsc};
@@ -171,7 +172,7 @@ impl World {
 }
 
 pub(crate) fn route(host: &str) -> Body {
-    Body::Route(Route { host: host.parse().expect("a host"), environment: EnvironmentId::new(host) })
+    Body::Route(Route::new(host.parse::<HostPattern>().expect("a host"), EnvironmentId::new(host)))
 }
 
 /// An environment in a state, with what it offers.

@@ -37,7 +37,7 @@ pub(crate) struct Seen {
     junk: Mutex<Vec<u8>>,
     /// Connections that ended.
     ended: AtomicUsize,
-    /// What `/slow`, `/raw-late` and `/events` wait for.
+    /// What `/slow`, `/raw-late`, `/late-continue` and `/events` wait for.
     pub(crate) go: Semaphore,
 }
 
@@ -199,11 +199,15 @@ async fn connection(client: &mut Client<TcpStream>, name: &'static str, seen: Ar
         if path == "/early" {
             client.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
         }
+        if path == "/late-continue" {
+            let Ok(go) = seen.go.acquire().await else { return };
+            go.forget();
+        }
         let Some(body) = body(client, &head).await else { return };
         seen.requests.lock().expect("no test panics with it").push(Request { head: head.clone(), body: body.clone() });
         match path.split('?').next().expect("a path") {
             "/early" => {}
-            "/echo" => {
+            "/echo" | "/late-continue" => {
                 client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())).await;
                 client.send(body).await;
             }

@@ -4,13 +4,15 @@ use std::net::{SocketAddr, TcpStream};
 use super::*;
 use crate::access::{AccessLog, Owner};
 use crate::checks::{Asker, Verifier};
-use crate::config::{Http2, Limits};
+use crate::config::{Http2, Limits, ListenerLimits};
 use crate::dice::Dice;
 use crate::drain::Phase;
-use crate::front::listen::budget::Budget;
+use crate::front::listen::budget::{Budget, Room};
 use crate::front::listen::sockets::Sockets;
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::metrics::{Door, Metrics};
+use crate::overload::Overload;
 use crate::quiet::Quiet;
 
 /// Until a test gives up.
@@ -19,15 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A worker's view of a proxy that serves nobody.
 fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &Arc<Balance>) -> Arc<Edge> {
     let limits = Limits::default();
-    let (access, _) = AccessLog::start(None, &limits, Owner::This).expect("there is no file to open");
+    let (access, _) = AccessLog::start(None, &limits, Owner::This, ("", "")).expect("there is no file to open");
     let (signals, _heard) = Signals::new();
+    let metrics = Metrics::new(1, Vec::new());
     Arc::new(Edge {
-        budget: Budget::new(&limits, limits.connections),
+        budget: Budget::new(limits.connections, Vec::new()),
+        overload: Overload::new(&limits, 0, &signals),
         balance: Arc::clone(balance),
         limits: Arc::new(limits),
         live: Arc::new(Live::new()),
         signals,
         access,
+        spans: None,
+        tally: metrics.tally(0),
+        metrics,
         dice: Dice::default(),
         quiet: Arc::new(Quiet::default()),
         verifier: Arc::new(Verifier::new(1).expect("there is randomness")),
@@ -60,12 +67,18 @@ fn a_worker_that_panicked_serves_again_and_loses_nothing_that_waits_in_its_socke
     let (balance, mut arrivals) = Balance::new(1);
     let (ready, stopping) = (watch::Sender::new(true), watch::Sender::new(false));
     let (edge, stop) = (edge(&ready, &stopping, &balance), watch::Sender::new(Stop::No));
-    let entrance =
-        Entrance { tls: None, http2: Http2::Off, proxy_protocol_from: Vec::new(), trust_forwarded_from: Arc::new([]) };
-    let entrance = Arc::new(entrance);
+    let entrance = Arc::new(Entrance {
+        tls: None,
+        http2: Http2::Off,
+        limits: Arc::clone(&edge.limits),
+        room: Room::new("http", &ListenerLimits::default(), None),
+        proxy_protocol_from: Vec::new(),
+        trust_forwarded_from: Arc::new([]),
+        door: Door::new("http"),
+    });
     let listeners = sockets.all.iter().map(|socket| (Arc::clone(socket), Arc::clone(&entrance))).collect();
     let arrivals = arrivals.pop().expect("one worker");
-    let mut duty = Duty { number: 0, workers: 1, listeners, arrivals, balance };
+    let mut duty = Duty { number: 0, workers: 1, listeners, arrivals, balance, begun: None };
     let (poison, mut poisoned) = tokio::sync::mpsc::channel::<()>(1);
     let (died, deaths) = std::sync::mpsc::sync_channel(1);
     let heard = stop.subscribe();

@@ -108,3 +108,50 @@ fn p53_nothing_of_a_secret_is_shown_or_sent() {
     let ticket = edge.seal(b"session", at(1)).expect("a ticket");
     assert!(!ticket.windows(4).any(|part| part == [0xc0; 4]) && !ticket.windows(7).any(|part| part == b"session"));
 }
+
+#[test]
+fn p53_a_successor_opens_what_was_sealed_before_it_and_seals_what_its_predecessor_opens() {
+    let old = tickets("https", 0, &[], at(0));
+    let first = old.seal(b"first", at(0)).expect("a ticket");
+    old.turn(at(7));
+    let second = old.seal(b"second", at(7)).expect("a ticket");
+    let new = tickets("https", 0, &[], at(8));
+    new.inherit(old.own().into_iter(), at(8));
+    assert_eq!(new.open(&first, at(8)).as_deref(), Some(&b"first"[..]));
+    assert_eq!(new.open(&second, at(8)).as_deref(), Some(&b"second"[..]));
+    let third = new.seal(b"third", at(8)).expect("a ticket");
+    assert_eq!(
+        old.open(&third, at(8)).as_deref(),
+        Some(&b"third"[..]),
+        "who comes to the old one meanwhile resumes, too"
+    );
+    // They last no longer than they would have, and there are new ones in time.
+    assert_eq!(new.open(&first, at(24)), None);
+    new.turn(at(14));
+    let fourth = new.seal(b"fourth", at(14)).expect("a ticket");
+    assert_eq!(old.open(&fourth, at(14)), None);
+    assert_eq!(new.own().len(), 3);
+    let same = new.own();
+    for (what, other) in
+        [("another listener", tickets("http2", 0, &[], at(8))), ("another policy", tickets("https", 1, &[], at(8)))]
+    {
+        other.inherit(same.clone().into_iter(), at(14));
+        assert_eq!(other.open(&fourth, at(14)), None, "{what}");
+    }
+}
+
+#[test]
+fn p53_what_a_predecessor_hands_over_in_vain_changes_nothing() {
+    let many = (0..100).map(|byte| TicketKey::new([byte; 32], at(1)));
+    let new = tickets("https", 0, &[], at(2));
+    let before = new.own();
+    new.inherit([TicketKey::new([1; 32], at(3)), TicketKey::new([2; 32], at(0) - 23 * HOUR)].into_iter(), at(2));
+    assert_eq!(new.own(), before, "one has not begun, and one is over");
+    new.inherit(many, at(2));
+    assert_eq!(new.own().len(), HANDED_MAX);
+    // What a file gives seals all the same.
+    new.give(&keys(&[(200, at(1))]), at(2));
+    let ticket = new.seal(b"session", at(2)).expect("a ticket");
+    assert_eq!(tickets("https", 0, &[(200, at(1))], at(2)).open(&ticket, at(2)).as_deref(), Some(&b"session"[..]));
+    assert!(new.own().iter().all(|key| *key != TicketKey::new([200; 32], at(1))), "and is handed to nobody");
+}

@@ -1,0 +1,159 @@
+//! What a request pays for a large table, and what a change of it costs. Ratios and figures: docs/benchmarks.md.
+//!
+//!     cargo bench --features measuring --bench lookup
+
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "figures are the result, and time is what is measured"
+)]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Instant;
+
+use dormouse_link::{
+    Base, Body, EnvironmentId, Epoch, Generation, Host, Object, OrganisationId, Policy, Route, State, Term, Update,
+};
+use dormouse_proxy::measuring::{Asked, Believed};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Hosts of a table.
+const SIZES: [u64; 3] = [1_000, 100_000, 1_000_000];
+/// Look-ups that are timed together.
+const LOOKUPS: u64 = 2_000_000;
+/// Rounds of them; the median counts.
+const ROUNDS: usize = 5;
+/// Changes that are timed one by one.
+const CHANGES: u64 = 2_000;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    println!(
+        "hosts | uniform ns | Zipf ns | unknown ns | decided ns | a change us | all us a host | B a host | B with own environment"
+    );
+    for size in SIZES {
+        let before = dirty_bytes();
+        let mut shared = Believed::default();
+        runtime.block_on(shared.take(snapshot((0..size).map(|number| route(number, 0)).collect())));
+        let plain = (dirty_bytes() - before) / size as f64;
+        drop(shared);
+        let before = dirty_bytes();
+        let mut table = Believed::default();
+        let objects = (0..size).flat_map(|number| [route(number, number), cell(number)]).collect();
+        let first = snapshot(objects);
+        let began = Instant::now();
+        runtime.block_on(table.take(first));
+        let load = began.elapsed().as_secs_f64() * 1e6 / size as f64;
+        let own = (dirty_bytes() - before) / size as f64;
+        let uniform = lookups(size, |host| table.finds(host), |random| random % size);
+        let zipf = lookups(size, |host| table.finds(host), |random| zipf(random, size));
+        let unknown = lookups(size, |host| !table.finds(host), |random| size + random % size);
+        let asked: Vec<_> = (0..64.min(size)).map(asked).collect();
+        let decided = median((0..ROUNDS).map(|_| {
+            let began = Instant::now();
+            for at in 0..LOOKUPS {
+                assert!(table.decides(black_box(&asked[at as usize % asked.len()])));
+            }
+            began.elapsed().as_secs_f64() * 1e9 / LOOKUPS as f64
+        }));
+        let change = median((0..CHANGES).map(|number| {
+            let generation = 2 + number;
+            let object = Object { version: Generation(generation), ..route(number * 7919 % size, number % 7) };
+            let change = update(generation, Base::Since(Generation(generation - 1)), vec![object]);
+            let began = Instant::now();
+            runtime.block_on(table.take(change));
+            began.elapsed().as_secs_f64() * 1e6
+        }));
+        println!(
+            "{size} | {uniform:.0} | {zipf:.0} | {unknown:.0} | {decided:.0} | {change:.1} | {load:.2} | {plain:.0} | {own:.0}"
+        );
+    }
+}
+
+/// Nanoseconds of one look-up, without what it takes to spell the host.
+fn lookups(size: u64, found: impl Fn(&str) -> bool, pick: impl Fn(u64) -> u64) -> f64 {
+    let run = |found: &dyn Fn(&str) -> bool| {
+        let (mut host, mut random) = (String::with_capacity(64), size);
+        let began = Instant::now();
+        for _ in 0..LOOKUPS {
+            random = next(random);
+            host.clear();
+            spell(&mut host, pick(random));
+            assert!(found(black_box(&host)));
+        }
+        began.elapsed().as_secs_f64() * 1e9 / LOOKUPS as f64
+    };
+    median((0..ROUNDS).map(|_| run(&found) - run(&|_| true)))
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// SplitMix64.
+fn next(state: u64) -> u64 {
+    let mixed = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 31)
+}
+
+/// The n-th host is asked for 1/n as often as the first one; which one that is, is scattered.
+fn zipf(random: u64, size: u64) -> u64 {
+    let uniform = (random >> 11) as f64 / (1_u64 << 53) as f64;
+    let rank = (size as f64).powf(uniform) as u64;
+    rank.wrapping_mul(7919) % size
+}
+
+fn spell(host: &mut String, number: u64) {
+    write!(host, "app-{number}.example.com").expect("a string takes it");
+}
+
+fn asked(number: u64) -> Asked {
+    let text = format!("GET /a/path?q=1 HTTP/1.1\r\nHost: app-{number}.example.com\r\n\r\n");
+    Asked::parse(&text).expect("a head")
+}
+
+fn object(body: Body) -> Object {
+    Object { version: Generation(1), organisation: OrganisationId::new("organisation"), body }
+}
+
+fn route(number: u64, environment: u64) -> Object {
+    let mut host = String::new();
+    spell(&mut host, number);
+    let host: Host = host.parse().expect("a host");
+    object(Body::Route(Route::new(host, EnvironmentId::new(format!("environment-{environment}")))))
+}
+
+fn cell(number: u64) -> Object {
+    object(Body::Environment(Box::new(dormouse_link::Environment {
+        id: EnvironmentId::new(format!("environment-{number}")),
+        app: "app".parse().expect("a label"),
+        name: "test".parse().expect("a label"),
+        deployment: 1,
+        state: State::Asleep,
+        epoch: Epoch(1),
+        endpoints: Vec::new(),
+        policy: Policy::default(),
+    })))
+}
+
+fn snapshot(put: Vec<Object>) -> Update {
+    update(1, Base::Snapshot, put)
+}
+
+fn update(generation: u64, base: Base, put: Vec<Object>) -> Update {
+    Update { term: Term(1), generation: Generation(generation), base, put, remove: Vec::new() }
+}
+
+/// Memory that is this process's alone.
+fn dirty_bytes() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").expect("Linux");
+    let line = text.lines().find(|line| line.starts_with("Private_Dirty:")).expect("a line of it");
+    let kib: f64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
+    kib * 1024.0
+}
