@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Up(args) => app::run_up(config::up(args)?),
-        Command::Edge(args) => edge::run(config::edge(args)?),
+        Command::Edge(args) => edge::run(config::edge(*args)?),
         Command::Client(command) => client::run(command),
     }
 }

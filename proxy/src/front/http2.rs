@@ -126,7 +126,7 @@ enum Phase {
 async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &Visit) {
     let limits = &visit.limits;
     let digest = Arc::new(Digest::default());
-    // Dropped with the connection: nobody is left to be answered.
+    // Dropped with the connection at the latest: nobody is left to be answered.
     let mut running = JoinSet::new();
     let mut conduct = Conduct::default();
     let (mut phase, mut idle_since) = (Phase::Open, Instant::now());
@@ -159,7 +159,9 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
                         conduct.malformed += 1;
                         worker.edge.tally.malformed.add(1);
                     }
-                    Ok(None) | Err(_) => return,
+                    // Thrown out, it was ended here.
+                    Ok(None) | Err(_) if matches!(phase, Phase::Thrown(_)) => return,
+                    Ok(None) | Err(_) => return heard(running, limits).await,
                 }
                 false
             }
@@ -187,6 +189,13 @@ async fn streams(worker: &Rc<Worker>, mut connection: Box<Connection>, visit: &V
             phase = Phase::Thrown(Instant::now() + limits.linger);
         }
     }
+}
+
+/// Lets the streams of a connection hear that their client ended it, or reset them right before: so each ends by itself, and its
+/// record says by whom. One that listens to its instance alone for longer than that ends with the others.
+async fn heard(mut running: JoinSet<Ended>, limits: &Limits) {
+    let all = async { while running.join_next().await.is_some() {} };
+    let _ = timeout(limits.linger, all).await;
 }
 
 async fn look_again() {
@@ -345,13 +354,14 @@ async fn carry(
     tokio::select! {
         // There is no connection to keep: the stream was all of it.
         _ = worker.lane.process_new_http(session, &worker.edge.stopping) => {}
-        () = too_slow(wire, limits), if watched => wire.slow.store(true, Ordering::Relaxed),
-        () = takes_too_slowly(taking.as_deref(), limits) => wire.given_up.store(true, Ordering::Relaxed),
+        () = too_slow(wire, limits), if watched => {}
+        () = takes_too_slowly(wire, taking.as_deref(), limits) => {}
     }
     if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
 }
 
-/// Resolves when the client sends its body more slowly than the least rate, while it is waited for.
+/// Resolves when the client sends its body more slowly than the least rate, while it is waited for, and says so: the request is
+/// recorded before anybody could say it afterwards.
 ///
 /// What an instance does not take, the client need not send. Such a wait ends by the limit for a write to the instance,
 /// which is why one slow window is none.
@@ -368,12 +378,14 @@ async fn too_slow(wire: &Wire, limits: &Limits) {
         slow = if is_slow { slow + 1 } else { 0 };
         before = now;
     }
+    wire.slow.store(true, Ordering::Relaxed);
 }
 
-/// Resolves when the client takes its answer more slowly than the least rate.
-async fn takes_too_slowly(taking: Option<&Taking>, limits: &Limits) {
+/// Resolves when the client takes its answer more slowly than the least rate, and says so.
+async fn takes_too_slowly(wire: &Wire, taking: Option<&Taking>, limits: &Limits) {
     let Some(taking) = taking else { return pending().await };
     while taking.judge(Instant::now()).is_ok() {
         sleep(limits.client_window).await;
     }
+    wire.given_up.store(true, Ordering::Relaxed);
 }

@@ -1,6 +1,7 @@
 //! HTTP/2: what HTTP/1 clients get, its clients get; and one that costs more than it uses is told to be calm.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -302,9 +303,67 @@ async fn a_stream_that_its_client_gives_up_is_nobodys_fault() {
         }
         stream.send_reset(Reason::CANCEL);
     }
+    // Goodbyes are said at once: the connection ends together with its last streams.
     world.stop().await;
+    assert_eq!(ended_by(&log), ["client", "client"]);
+}
+
+/// By whom requests were ended.
+fn ended_by(log: &Path) -> Vec<String> {
     let records = std::fs::read_to_string(log).expect("records");
-    assert_eq!(records.lines().filter(|line| line.contains(r#""ended_by":"client""#)).count(), 2, "{records}");
+    let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    records.lines().map(|line| record(line)["ended_by"].as_str().expect("a word").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_connection_that_its_client_ends_ends_its_streams_in_the_clients_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let (mut world, origin) = world(|config| config.access_log = Some(log.clone().into())).await;
+    world.publish([route("b.example"), environment("b.example", 1, State::Asleep, &[])]).await;
+    let (from, mut client) = (world.reports.count(), client(&world).await);
+    let mut streams = Vec::new();
+    for (method, host, path) in
+        [(Method::GET, "a.example", "/silent"), (Method::POST, "a.example", "/silent"), (Method::GET, "b.example", "/")]
+    {
+        let is_whole = method == Method::GET;
+        let mut sender = client.ready().await.expect("it is open");
+        streams.push(sender.send_request(request(method, host, path), is_whole).expect("a request"));
+    }
+    until("both at the origin", || origin.connections() == 2).await;
+    let wanted = |report: &dormouse_link::Report| matches!(report, dormouse_link::Report::Wanted(_));
+    world.reports.find("a request that is held", from, wanted).await;
+    client.leave().await;
+    until("three records", || std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 3)).await;
+    assert_eq!(ended_by(&log), ["client"; 3]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn p38_a_client_that_is_too_slow_is_recorded_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let (world, origin) = world(|config| {
+        config.access_log = Some(log.clone().into());
+        config.limits.client_rate = 1 << 30;
+        config.limits.client_window = 50 * MILLISECOND;
+    })
+    .await;
+    let large = "x".repeat(1 << 20);
+    origin.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{large}", large.len()));
+    let mut client = client(&world).await;
+    let (sent_slowly, mut body) = client.begin(request(Method::POST, "a.example", "/echo")).await;
+    body.send_data(Bytes::from_static(b"x"), false).expect("open");
+    soon("the stream's end", read(sent_slowly)).await.expect_err("no answer");
+    let (taken_slowly, mut body) = client.begin(request(Method::POST, "a.example", "/raw")).await;
+    body.send_data(Bytes::new(), true).expect("an end");
+    let mut untaken = soon("a head", taken_slowly).await.expect("a head").into_body();
+    soon("the stream's end", async { while let Some(Ok(_)) = untaken.data().await {} }).await;
+    world.stop().await;
+    assert_eq!(ended_by(&log), ["proxy", "client"]);
+    let records = std::fs::read_to_string(&log).expect("records");
+    let first = records.lines().next().expect("a record");
+    assert!(first.contains(r#""refused":"body_timeout""#), "{first}");
 }
 
 #[tokio::test]

@@ -107,6 +107,11 @@ impl Client {
         self.send(request(Method::GET, host, path), b"").await
     }
 
+    /// Closes the connection, whatever runs, without a goodbye.
+    pub(crate) async fn leave(mut self) {
+        self.driving.shutdown().await;
+    }
+
     /// Waits for the connection's end, and says why it ended.
     pub(crate) async fn ended(mut self) -> Option<Reason> {
         drop(self.send);
