@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use crate::policy_limits::{of, world};
 use crate::world::client::{Client, Response};
 use crate::world::origin::Origin;
+use crate::world::scrape::comes_to;
 use crate::world::{World, environment, http2, ready, soon, under, until};
 
 const HOST: &str = "a.example";
@@ -369,5 +370,55 @@ async fn hashes_of_passwords_are_not_shown() {
     let mut admin = Client::connect(world.admin()).await;
     let table = soon("the table", admin.get("admin", "/table")).await.text();
     assert!(table.contains("ann") && !table.contains("argon2"), "{table}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_is_asked_of_what_a_route_leads_to_and_its_instance_gets_what_the_route_rewrites() {
+    let mut world = World::with(|config| {
+        config.listeners[0].trust_forwarded_from = vec!["127.0.0.1".parse().expect("a network")];
+        config.listeners[0].http2 = dormouse_proxy::Http2::On;
+    })
+    .await;
+    let (open, inner) = (Origin::start("open").await, Origin::start("inner").await);
+    let rules = r#"{"kind":"route","host":"a.example","https":{"hsts":{"max_age":60}},"rules":[
+        {"environment":"open"},
+        {"path":"/old","redirect":{"path":"/"}},
+        {"path":"/robots.txt","match":"exact","environment":"inner"},
+        {"path":"/admin","environment":"inner","replace_prefix":"/","rewrite_host":"inner.internal"}]}"#;
+    let policy = basic(64, "").replacen(r#"{"access": {"#, r#"{"access": {"indexed": false, "#, 1);
+    let inner_one = under(&policy, ready("inner", 1, &[&inner]));
+    world.publish([serde_json::from_str(rules).expect(rules), ready("open", 1, &[&open]), inner_one]).await;
+    let mut client = world.client().await;
+    let mut streams = http2::Client::connect(world.http()).await;
+    // Whoever answers, and by whatever spelling: over HTTPS it is to be remembered.
+    let remembered = Some("max-age=60");
+    for (path, status) in [("/", 200), ("/old", 302), ("/admin", 401), ("/x/%2e%2e/admin/y", 401), ("/robots.txt", 200)]
+    {
+        let answer = ask(&mut client, path, "X-Forwarded-Proto: https\r\n").await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.field("strict-transport-security").as_deref(), remembered, "{path}");
+        let mut request = http2::request(http::Method::GET, HOST, path);
+        request.headers_mut().insert("x-forwarded-proto", http::HeaderValue::from_static("https"));
+        let answer = streams.send(request, b"").await.expect("an answer");
+        assert_eq!((answer.status, answer.field("strict-transport-security")), (status, remembered), "{path}");
+    }
+    assert_eq!(inner.requests().len(), 0);
+    let credentials = authorization("ann", "right");
+    let fields = format!("X_Forwarded_For: 1\r\n{credentials}");
+    assert_eq!(ask(&mut client, "/admin/a%2Fb?q", &fields).await.text(), "inner");
+    let mut request = http2::request(http::Method::GET, HOST, "/admin/a%2Fb?q");
+    let value = credentials.trim_end().split_once(": ").expect("a field").1.parse().expect("a value");
+    request.headers_mut().insert(http::header::AUTHORIZATION, value);
+    assert_eq!(streams.send(request, b"").await.expect("an answer").text(), "inner");
+    for request in inner.requests() {
+        assert_eq!(request.path(), "/a%2Fb?q");
+        assert_eq!(request.field("host"), ["inner.internal"]);
+        assert_eq!(request.field("x-forwarded-host"), [HOST]);
+        assert_eq!(request.field("authorization"), Vec::<String>::new());
+    }
+    let refused = ("dormouse_requests_refused_total", ["reason=\"unauthorized\""]);
+    comes_to(world.admin(), 4.0, (refused.0, &refused.1)).await;
+    comes_to(world.admin(), 2.0, (refused.0, &["reason=\"robots\""])).await;
     world.stop().await;
 }

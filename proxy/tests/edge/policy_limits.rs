@@ -185,19 +185,31 @@ async fn p39_a_streamed_body_is_cut_at_the_policys_size() {
 }
 
 #[tokio::test]
-async fn a_policy_may_allow_larger_bodies_than_the_edge_does() {
-    let mut world = World::with(|config| config.limits.body_bytes = 10).await;
+async fn a_policy_may_allow_larger_bodies_than_the_edge_or_a_listener_does() {
+    let edges = World::with(|config| config.limits.body_bytes = 10).await;
+    let listeners = World::with(|config| config.listeners[0].limits.body_bytes = Some(10)).await;
+    for world in [edges, listeners] {
+        larger_bodies(world).await;
+    }
+}
+
+async fn larger_bodies(mut world: World) {
     let origin = Origin::start("one").await;
     let larger = under(r#"{"limits": {"body_bytes": 20}}"#, ready(HOST, 1, &[&origin]));
     world.publish([route(HOST), larger, route("b.example"), ready("b.example", 1, &[&origin])]).await;
     let mut statuses = Vec::new();
     for (host, length) in [(HOST, 20), (HOST, 21), ("b.example", 10), ("b.example", 11)] {
-        let mut client = world.client().await;
-        client.send(format!("POST /echo HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n")).await;
-        client.send("x".repeat(length)).await;
-        statuses.push(client.response().await.status);
+        let bytes = "x".repeat(length);
+        for body in [
+            format!("Content-Length: {length}\r\n\r\n{bytes}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{bytes}\r\n0\r\n\r\n"),
+        ] {
+            let mut client = world.client().await;
+            client.send(format!("POST /echo HTTP/1.1\r\nHost: {host}\r\n{body}")).await;
+            statuses.push(client.response().await.status);
+        }
     }
-    assert_eq!(statuses, [200, 413, 200, 413]);
+    assert_eq!(statuses, [200, 200, 413, 413, 200, 200, 413, 413]);
     world.stop().await;
 }
 
