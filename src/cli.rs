@@ -144,6 +144,9 @@ pub struct EdgeArgs {
     /// Keys of session tickets that several edges share, mode 0600; taken again whenever it changes [default: made here]
     #[arg(long, value_name = "FILE")]
     pub ticket_keys: Option<PathBuf>,
+    /// What cookies of sticky environments are signed with: 64 hex digits that edges share, mode 0600 [default: made here]
+    #[arg(long, value_name = "FILE")]
+    pub cookie_key: Option<PathBuf>,
     /// Serve HTTPS only to clients with a certificate of this authority, given as PEM [default: to everybody]
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,

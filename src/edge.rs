@@ -306,12 +306,14 @@ fn proxy_config(config: &EdgeConfig) -> Result<ProxyConfig, Failure> {
             limits: said.limits,
         })
     };
+    let sticky_secret = config.cookie_key.as_deref().map(files::cookie_key).transpose()?;
     Ok(ProxyConfig {
         listeners: config.listeners.iter().map(listener).collect::<Result<_, Failure>>()?,
         admin: config.admin,
         workers: config.workers,
         access_log: config.access_log.clone(),
         spans: None,
+        sticky_secret,
         name: config.name.0.clone(),
         region: config.name.1.clone(),
         limits: Limits { memory: config.memory, ..config.limits.over(&Limits::default()) },

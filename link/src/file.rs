@@ -12,20 +12,21 @@
 //! has. Unknown fields are wrong, so that a slip of the pen is not a rule that silently does not hold.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Body, Certificate, CertificateName, Endpoint, Environment, EnvironmentId, Epoch, FieldMatch, Forward,
-    Generation, Host, HostPattern, Https, InstanceId, LABEL_MAX_BYTES, Label, MethodName, Object, ObjectId,
-    OrganisationId, PathMatch, Policy, Redirect, Route, RoutePath, Rule, State, Table, Term, To, When,
+    Action, Body, Certificate, CertificateName, Environment, EnvironmentId, Epoch, FieldMatch, Forward, Generation,
+    Host, HostPattern, Https, LABEL_MAX_BYTES, Label, MethodName, Object, ObjectId, OrganisationId, PathMatch, Policy,
+    Redirect, Route, RoutePath, Rule, State, Table, Term, To, When,
 };
 
+mod endpoint;
 mod error;
 mod once;
 
+pub use endpoint::FileEndpoint;
 pub use error::FileError;
 
 /// The largest table file that is read, in bytes: a million routes fit.
@@ -68,7 +69,7 @@ pub struct FileRoute {
     pub headers: Vec<FieldMatch>,
     /// Where instances listen, plain HTTP/1.1; at least one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoints: Option<Vec<SocketAddr>>,
+    pub endpoints: Option<Vec<FileEndpoint>>,
     /// One of the file's environments, instead of endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Label>,
@@ -97,7 +98,7 @@ pub struct FileHost {
 #[serde(deny_unknown_fields)]
 pub struct FileEnvironment {
     /// Where instances listen, plain HTTP/1.1; at least one.
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Vec<FileEndpoint>,
     /// How its requests are to be treated.
     #[serde(default, skip_serializing_if = "Policy::is_default")]
     pub policy: Policy,
@@ -257,9 +258,7 @@ impl FileEnvironment {
     }
 }
 
-fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr]) -> Environment {
-    let endpoint =
-        |address: &SocketAddr| Endpoint { instance: InstanceId::new(address.to_string()), address: *address };
+fn environment(id: EnvironmentId, app: Label, endpoints: &[FileEndpoint]) -> Environment {
     Environment {
         id,
         app,
@@ -267,7 +266,7 @@ fn environment(id: EnvironmentId, app: Label, endpoints: &[SocketAddr]) -> Envir
         deployment: 0,
         state: State::Ready,
         epoch: Epoch(0),
-        endpoints: endpoints.iter().map(endpoint).collect(),
+        endpoints: endpoints.iter().map(FileEndpoint::endpoint).collect(),
         policy: Policy::default(),
     }
 }

@@ -15,7 +15,7 @@ pub mod policy;
 mod route;
 mod table;
 
-pub use file::{FILE_MAX_BYTES, FileCertificate, FileEnvironment, FileError, FileRoute, TableFile};
+pub use file::{FILE_MAX_BYTES, FileCertificate, FileEndpoint, FileEnvironment, FileError, FileRoute, TableFile};
 pub use host::{CertificateName, Covers, HOST_MAX_BYTES, Host, HostError, HostPattern, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
 pub use name::{
@@ -23,7 +23,10 @@ pub use name::{
 };
 pub use network::{Network, NetworkError, masked_v6};
 pub use path::{PATH_MAX_BYTES, PathError, RoutePath};
-pub use policy::Policy;
+pub use policy::{
+    Balance, By, Canary, FIELD_TOKEN_MAX_BYTES, FieldToken, FieldTokenError, IdleSeconds, IdleSecondsError, Percent,
+    PercentError, Policy, Pool, Sign, UpstreamProtocol,
+};
 pub use route::{
     Action, Asked, FIELDS_MAX, FieldMatch, FieldName, Forward, Found, Hsts, Https, MethodName, PathMatch, RULES_MAX,
     Redirect, RedirectError, RedirectStatus, Route, RouteError, Rule, RuleError, Scheme, To, ToHttps, When,

@@ -5,12 +5,18 @@
 //! change of policy is a change of the cell. Unknown sections and fields are refused, and never misread.
 
 mod access;
+mod balance;
 mod limits;
 mod maintenance;
+mod upstream;
 
 pub use access::{Access, AccessError, Authorization, Basic, ForwardAuth, PasswordHash, User};
+pub use balance::{
+    Balance, By, Canary, FIELD_TOKEN_MAX_BYTES, FieldToken, FieldTokenError, Percent, PercentError, Sign,
+};
 pub use limits::{Limits, LimitsError, Rate};
 pub use maintenance::{Maintenance, Pause, PauseError};
+pub use upstream::{IdleSeconds, IdleSecondsError, Pool, UpstreamProtocol};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +36,15 @@ pub struct Policy {
     /// Requests wait for its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// How they are spread over its endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Box<Balance>>,
+    /// What its instances speak.
+    #[serde(default, skip_serializing_if = "UpstreamProtocol::is_default")]
+    pub protocol: UpstreamProtocol,
+    /// How connections to its instances are kept.
+    #[serde(default, skip_serializing_if = "Pool::is_default")]
+    pub pool: Pool,
 }
 
 /// Why a policy is refused, in words for its owner.
@@ -53,17 +68,18 @@ impl Policy {
     }
 
     /// Whether an edge may serve by it.
-    pub(crate) fn check(&self) -> Result<(), PolicyError> {
-        if let Some(limits) = &self.limits {
-            limits.check()?;
+    pub(crate) fn check(&self) -> Result<(), crate::Invalid> {
+        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _ } = self;
+        if let Some(limits) = limits {
+            limits.check().map_err(PolicyError::from)?;
         }
-        if let Some(access) = &self.access {
-            access.check()?;
+        if let Some(access) = access {
+            access.check().map_err(PolicyError::from)?;
         }
-        if let Some(pause) = &self.pause {
-            pause.check()?;
+        if let Some(pause) = pause {
+            pause.check().map_err(PolicyError::from)?;
         }
-        Ok(())
+        balance.as_ref().map_or(Ok(()), |balance| balance.check())
     }
 }
 

@@ -97,8 +97,32 @@ pub enum State {
 pub struct Endpoint {
     /// Which instance.
     pub instance: InstanceId,
-    /// Its address and port, plain HTTP/1.1.
+    /// Its address and port, without TLS.
     pub address: SocketAddr,
+    /// Its share of the requests, beside the weights of the others; with 0 it gets one only if nobody else can.
+    #[serde(default = "weight", skip_serializing_if = "is_usual")]
+    pub weight: u16,
+    /// What it belongs to, where a policy tells endpoints apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Label>,
+}
+
+/// The usual weight of an endpoint.
+pub(crate) const WEIGHT: u16 = 1;
+
+fn weight() -> u16 {
+    WEIGHT
+}
+
+fn is_usual(weight: &u16) -> bool {
+    *weight == WEIGHT
+}
+
+impl Endpoint {
+    /// One like any other.
+    pub fn new(instance: InstanceId, address: SocketAddr) -> Self {
+        Self { instance, address, weight: WEIGHT, group: None }
+    }
 }
 
 /// What a host proves itself with, as bytes: an edge parses it when it is first needed. Copies share the bytes.
@@ -134,6 +158,9 @@ pub enum Invalid {
     /// A policy that nobody can be served by.
     #[error(transparent)]
     Policy(#[from] crate::policy::PolicyError),
+    /// A canary that nobody can be one of.
+    #[error("a canary has a group or instances")]
+    CanaryOfNobody,
     /// A route that contradicts itself.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -173,7 +200,7 @@ impl Environment {
                 return Err(Invalid::InstanceTwice(endpoint.instance.clone()));
             }
         }
-        Ok(self.policy.check()?)
+        self.policy.check()
     }
 }
 

@@ -170,6 +170,7 @@ fn metrics(edge: &Edge, desk: &Desk) -> Answer {
 fn connections(edge: &Edge) -> Value {
     let mut shown = edge.budget.shown();
     shown["workers"] = edge.balance.shown();
+    shown["retries"] = edge.signals.tally.shown();
     shown["overload"] = edge.overload.shown();
     shown
 }

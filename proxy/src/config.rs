@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::access::Output;
+use crate::live::sticky::StickySecret;
 use crate::spans::Spans;
 
 /// Where a proxy listens and how much it lets through.
@@ -26,6 +27,9 @@ pub struct Config {
     pub access_log: Option<Output>,
     /// Where spans of requests are left; none are made without it.
     pub spans: Option<Spans>,
+    /// What cookies are signed with that bring a browser back to its instance: the same on all edges of a group. Without, each
+    /// start makes its own, and who comes later is given another instance.
+    pub sticky_secret: Option<StickySecret>,
     /// What this edge is called in access records.
     pub name: String,
     /// The region that it is of, in access records.
@@ -42,6 +46,7 @@ impl Default for Config {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             access_log: None,
             spans: None,
+            sticky_secret: None,
             name: String::new(),
             region: String::new(),
             limits: Limits::default(),
@@ -104,6 +109,17 @@ pub struct Limits {
     pub stream_idle: Duration,
     /// How often another endpoint is tried after a failure to connect.
     pub retries: usize,
+    /// Of a hundred requests of an environment, how many may be tried again,
+    pub retry_percent: u32,
+    /// and how many in any case each second.
+    pub retries_per_second: u32,
+    /// Failures in a row, to connect or by a 502, 503 or 504, after which an instance is left out; more than 255 are never
+    /// counted. At most half are left out.
+    pub eject_after: u32,
+    /// For how long at first, doubled each time,
+    pub eject: Duration,
+    /// up to this.
+    pub eject_max: Duration,
     /// How long an idle connection to an instance is kept; shorter than what applications keep (Node: 5 s).
     pub pooled_idle: Duration,
     /// Idle connections to instances that one worker keeps.
@@ -161,6 +177,11 @@ impl Default for Limits {
             response_gap: seconds(30),
             stream_idle: seconds(3600),
             retries: 2,
+            retry_percent: 20,
+            retries_per_second: 10,
+            eject_after: 5,
+            eject: seconds(10),
+            eject_max: seconds(300),
             pooled_idle: seconds(4),
             pooled: 1024,
             hold: seconds(60),

@@ -20,14 +20,6 @@ impl Dice {
         self.key.hash_one(self.rolled.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Two different indices below `len`, which is at least 2.
-    pub(crate) fn two_below(&self, len: usize) -> (usize, usize) {
-        let rolled = self.roll();
-        let first = (rolled >> 32) as usize % len;
-        let second = (rolled & 0xffff_ffff) as usize % (len - 1);
-        (first, if second >= first { second + 1 } else { second })
-    }
-
     /// A new request id.
     pub(crate) fn request_id(&self) -> String {
         let number = u128::from(self.roll()) << 64 | u128::from(self.roll());
@@ -38,17 +30,6 @@ impl Dice {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn two_indices_differ_and_are_in_range() {
-        let dice = Dice::default();
-        for len in 2..9 {
-            for _ in 0..200 {
-                let (first, second) = dice.two_below(len);
-                assert!(first < len && second < len && first != second);
-            }
-        }
-    }
 
     #[test]
     fn request_ids_differ() {

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use dormouse_link::Found;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -30,6 +29,7 @@ use tokio::time::{Instant, timeout};
 use crate::access::EndedBy;
 use crate::checks::{self, NotPassed};
 use crate::config::{Http2, Limits, Network};
+use crate::decide::fields::Fields;
 use crate::decide::forwarded::believed;
 use crate::decide::headers::{Changes, Facts, for_instance};
 use crate::decide::refuse::Reason;
@@ -146,10 +146,8 @@ async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visi
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, conn.wire(), Some(head)));
     exchange.came_by(visit, Some(head));
-    let decision = {
-        let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
-        decided((edge, &visit.limits), head, visit.offered.as_deref(), &facts, &|name| head::field(bytes, name))
-    };
+    let sent = Fields::Lines(conn.ahead().get(..head.bytes).unwrap_or_default());
+    let decision = decided(edge, head, visit.offered.as_deref(), sent, &mut exchange);
     let prepared = match route(decision, &mut exchange) {
         Ok(reads) => {
             let fields = reads.then(|| fields(conn.ahead().get(..head.bytes).unwrap_or_default()));
@@ -198,19 +196,29 @@ fn fields(head: &[u8]) -> HeaderMap {
     fields
 }
 
-/// Decides what becomes of a request; `field` looks for a header field of it.
-fn decided<'h>(
-    (edge, limits): (&Edge, &Limits),
+/// Decides what becomes of a request, and notes what of its fields matters for its endpoint.
+fn decided(
+    edge: &Edge,
     head: &Head,
     offered: Option<&Offered>,
-    facts: &Facts,
-    field: &dyn Fn(&str) -> Found<'h>,
+    fields: Fields<'_>,
+    exchange: &mut Exchange,
 ) -> Decision {
     let instead = |host: &str| offered?.instead(host);
     let proof =
         offered.map(|offered| Proof { name: &offered.name, certificate: offered.certificate, instead: &instead });
-    let request = Request { head, facts, proof: proof.as_ref(), body_max: limits.body_bytes, field };
-    decide(&request, &edge.live.sites)
+    let request = Request {
+        head,
+        facts: &exchange.facts,
+        proof: proof.as_ref(),
+        body_max: exchange.limits.body_bytes,
+        field: &|name| fields.found(name),
+    };
+    let decision = decide(&request, &edge.live.sites);
+    if let Outcome::Route(cell, _) = &decision.outcome {
+        exchange.tried.wish = cell.wish(exchange.facts.client, fields);
+    }
+    decision
 }
 
 /// Takes what was decided; says whether the request's fields have to be read for what comes now.

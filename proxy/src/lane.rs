@@ -1,6 +1,8 @@
 //! How a decided request is carried: through Pingora, or by an answer of our own.
 
+mod again;
 pub(crate) mod answer;
 pub(crate) mod pages;
 pub(crate) mod pingora;
+mod stream;
 mod trace;

@@ -10,13 +10,15 @@
 //! Where the environment's policy asks for it, a routed request passes *checks* (`checks`): networks, rates, maintenance,
 //! passwords, another's word, concurrency; whoever does not pass wakes nobody and reaches nobody.
 //!
-//! It is then *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint. If the environment
+//! It is then *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint, by the
+//! plan that was made with the cell's version (`live::balance`) and without those that failed again and again (`live::health`). If the environment
 //! sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment is wanted.
 //! Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries all that was
 //! decided; the fence shows Pingora this one message and nothing of the next, while the client keeps up a least pace
 //! (`front::pace`). Fields are rewritten (`decide::headers`), the
 //! endpoint becomes a peer whose pool key holds environment and epoch (`origin`), bodies stream both ways. An endpoint that
-//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent. An answer whose
+//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent; all retries of
+//! an environment are a part of its requests (`live::retries`). An answer whose
 //! end could be found in two ways is refused (`decide::response`).
 //!
 //! Who chose HTTP/2 (by ALPN, or by its preface where the listener allows that) is served by `front::http2`: one task drives
@@ -72,4 +74,5 @@ pub use front::tls::{
     ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, OwnTicketKey, TicketKey, TicketKeys, TicketKeysError,
 };
 pub use life::{Proxy, StartError};
+pub use live::sticky::{StickySecret, StickySecretError};
 pub use spans::{SPANS_MAX, Span, Spans, Told};

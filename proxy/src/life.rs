@@ -61,7 +61,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The access log cannot be opened.
-    #[error("open the access log {output:?}")]
+    #[error("open the access log{}", .output.as_ref().map(|output| format!(", {output}")).unwrap_or_default())]
     AccessLog {
         /// What it was to be written to.
         output: Option<Output>,
@@ -72,6 +72,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("set up TLS")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There is nothing to make keys of.
+    #[error("get random bytes for the key of cookies")]
+    Randomness,
     /// A thread cannot be started.
     #[error("start a thread")]
     Thread(#[source] io::Error),

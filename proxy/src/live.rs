@@ -3,15 +3,22 @@
 //! A request reads one shard and one cell: no lock, no allocation, no copy of more than a pointer. The feed is the only
 //! writer; a change costs its own size, however large the table is.
 
+pub(crate) mod balance;
 pub(crate) mod cell;
 pub(crate) mod drain;
 pub(crate) mod feed;
+pub(crate) mod health;
 pub(crate) mod hosts;
+pub(crate) mod judge;
+pub(crate) mod latency;
+pub(crate) mod retries;
 pub(crate) mod signals;
 pub(crate) mod sites;
+pub(crate) mod sticky;
 
 use crate::front::tls::certificates::Certificates;
 use sites::Sites;
+use sticky::StickyKey;
 
 /// Everything that requests look up.
 pub(crate) struct Live {
@@ -19,10 +26,12 @@ pub(crate) struct Live {
     pub(crate) sites: Sites,
     /// Host → what it proves itself with.
     pub(crate) certificates: Certificates,
+    /// What cookies are signed with.
+    pub(crate) sticky: StickyKey,
 }
 
 impl Live {
-    pub(crate) fn new() -> Self {
-        Self { sites: Sites::new(), certificates: Certificates::new() }
+    pub(crate) fn new(sticky: StickyKey) -> Self {
+        Self { sites: Sites::new(), certificates: Certificates::new(), sticky }
     }
 }

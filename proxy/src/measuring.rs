@@ -15,6 +15,7 @@ use crate::live::Live;
 use crate::live::feed::Feed;
 use crate::live::signals::Signals;
 use crate::live::sites::Leads;
+use crate::live::sticky::{StickyKey, StickySecret};
 use crate::metrics::Metrics;
 use crate::overload::{Lookout, Overload};
 
@@ -36,7 +37,7 @@ impl Asked {
 
 impl Default for Believed {
     fn default() -> Self {
-        let live = Arc::new(Live::new());
+        let live = Arc::new(Live::new(StickyKey::new(&StickySecret::new([0; 32]))));
         let (signals, _) = Signals::new();
         let table = Rc::new(RefCell::new(Table::default()));
         let lookout = Lookout::new(Overload::new(&Limits::default(), 0, &signals));

@@ -38,6 +38,8 @@ pub struct EdgeConfig {
     pub certificate: Option<KeyPairFiles>,
     /// The secrets of session tickets that several edges share.
     pub ticket_keys: Option<PathBuf>,
+    /// What cookies are signed with that several edges know.
+    pub cookie_key: Option<PathBuf>,
     /// Where visitors are served; one at least.
     pub listeners: Vec<ListenerConfig>,
     /// What differs from the usual, for the edge, and for each listener that says nothing else.
@@ -144,6 +146,7 @@ pub fn edge(mut args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         table,
         certificate,
         ticket_keys,
+        cookie_key: args.cookie_key.or(file.cookie_key),
         listeners,
         limits: ListenerLimits {
             connections: args.connections.map(NonZeroUsize::get).or(file.limits.connections),

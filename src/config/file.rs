@@ -40,6 +40,7 @@ pub(super) struct File {
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) ticket_keys: Option<PathBuf>,
+    pub(super) cookie_key: Option<PathBuf>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) log: Option<LogOutput>,
     pub(super) otlp: Option<Collector>,
@@ -127,6 +128,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, Wrong> {
         cert: raw.cert.map(path),
         key: raw.key.map(path),
         ticket_keys: raw.ticket_keys.map(path),
+        cookie_key: raw.cookie_key.map(path),
         access_log: raw.access_log.map(|said| match said.0 {
             AccessLog::To(output) => AccessLog::To(beside(output)),
             AccessLog::Off => AccessLog::Off,
@@ -157,6 +159,7 @@ struct Raw {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     ticket_keys: Option<PathBuf>,
+    cookie_key: Option<PathBuf>,
     access_log: Option<Said<AccessLog>>,
     log: Option<Said<LogOutput>>,
     otlp: Option<Said<Collector>>,

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use dormouse_link::{Body, Certificate, CertificateName, FILE_MAX_BYTES, FileError, ObjectId, Table, TableFile};
-use dormouse_proxy::{ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, TicketKeys, TicketKeysError};
+use dormouse_proxy::{
+    ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, StickySecret, StickySecretError, TicketKeys,
+    TicketKeysError,
+};
 
 use crate::failure::{Exit, Failure};
 use crate::plain;
@@ -17,6 +20,9 @@ const PEM_MAX_BYTES: u64 = 1 << 20;
 
 /// The largest file of ticket keys that is read, in bytes.
 const TICKET_KEYS_MAX_BYTES: u64 = 64 << 10;
+
+/// The largest file of a key for cookies that is read, in bytes.
+const COOKIE_KEY_MAX_BYTES: u64 = 1 << 10;
 
 /// Bits of a file's mode by which others than its owner may read or change it.
 const OF_OTHERS: u32 = 0o077;
@@ -93,6 +99,21 @@ pub(super) fn clients(path: &Path) -> Result<ClientAuthority, Failure> {
     };
     let text = read(path, PEM_MAX_BYTES).map_err(|error| failed(&error))?;
     ClientAuthority::parse(text.as_bytes()).map_err(|error: ClientAuthorityError| failed(&error))
+}
+
+/// Reads what cookies are signed with.
+pub(super) fn cookie_key(path: &Path) -> Result<StickySecret, Failure> {
+    let failed = |cause: &(dyn std::error::Error + 'static)| {
+        let what = format!("cookies cannot be signed by {} (--cookie-key)", path.display());
+        let hint = "give a file with 64 hex digits, mode 0600: openssl rand -hex 32";
+        Failure::new(Exit::Configuration, what).because(cause).hint(hint)
+    };
+    let text = read(path, COOKIE_KEY_MAX_BYTES).map_err(|error| failed(&error))?;
+    let mode = fs::metadata(path).map_err(|error| failed(&error))?.mode();
+    if mode & OF_OTHERS != 0 {
+        return Err(failed(&FilesError::Open { path: path.to_owned() }));
+    }
+    text.trim().parse().map_err(|error: StickySecretError| failed(&error))
 }
 
 /// A path as one line that is harmless in a terminal.

@@ -85,7 +85,7 @@ fn row_of(command: &str, arg: &str) -> Row {
         ("up" | "edge", "access_log" | "log") => row(&[Traversal]),
         ("up" | "edge", "otlp") => row(&[]),
         ("edge", "name" | "region") => row(&[Huge, Zero, Unit]),
-        ("edge", "table" | "config" | "cert" | "key" | "run" | "ticket_keys" | "client_ca") => {
+        ("edge", "table" | "config" | "cert" | "key" | "run" | "ticket_keys" | "cookie_key" | "client_ca") => {
             row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         }
         ("edge", "http2_prior_knowledge") => row(&[Missing]),

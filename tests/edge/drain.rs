@@ -91,21 +91,31 @@ async fn who_waits_to_be_accepted_when_it_is_told_to_stop_is_served() {
     assert!(edge.ended().await.success());
 }
 
+const EVENTS: &str = "text/event-stream";
+const GRPC: &str = "application/grpc";
+
 /// When each ended, in order, counted from a signal to stop that comes when all run.
-async fn ends(edge: &mut Edge, mut streams: JoinSet<Instant>) -> Vec<Duration> {
+async fn ends(edge: &mut Edge, mut streams: JoinSet<(&'static str, Instant)>) -> Vec<(&'static str, Duration)> {
     let began = Instant::now();
     edge.signal("TERM").await;
     let mut ends = Vec::new();
     while let Some(end) = soon("its end", streams.join_next()).await {
-        ends.push(end.unwrap() - began);
+        let (kind, end) = end.unwrap();
+        ends.push((kind, end - began));
     }
     ends
 }
 
 /// Each has its half of the time, and none waits for what is cut off.
-fn one_by_one(ends: &[Duration], drain: Duration) {
-    assert!(ends[0] >= drain / 2, "{ends:?}");
-    assert!(ends[ends.len() - 1] - ends[0] > drain / 10, "not all at once: {ends:?}");
+fn one_by_one(ends: &[(&str, Duration)], drain: Duration, kinds: &[&str]) {
+    let ((_, first), (_, last)) = (ends[0], ends[ends.len() - 1]);
+    assert!(first >= drain / 2, "{ends:?}");
+    assert!(last - first > drain / 10, "not all at once: {ends:?}");
+    for kind in kinds {
+        // Of eight the first has its turn early; on a busy machine the last one may come to the very end.
+        let (_, first) = ends.iter().find(|(other, _)| other == kind).unwrap();
+        assert!(*first < drain - drain / 10, "{kind}: {ends:?}");
+    }
 }
 
 #[tokio::test]
@@ -123,11 +133,11 @@ async fn event_streams_are_closed_one_by_one_in_the_second_half() {
             let mut events = Vec::new();
             soon("its end", stream.read_to_end(&mut events)).await.expect("closed, and not reset");
             assert!(events.len() > 100 && !events.ends_with(b"0\r\n\r\n"), "it did not end by itself");
-            Instant::now()
+            (EVENTS, Instant::now())
         });
     }
     let ends = ends(&mut edge, streams).await;
-    one_by_one(&ends, DRAIN);
+    one_by_one(&ends, DRAIN, &[EVENTS]);
     assert!(edge.ended().await.success());
 }
 
@@ -141,8 +151,8 @@ async fn streams_over_http2_are_closed_by_connection_and_what_else_runs_there_is
     for number in 0..16 {
         let speaker = Speaker::connect(edge.address("http")).await.unwrap();
         let (method, path, kind) = match number % 2 {
-            0 => (Method::GET, "/events", "text/event-stream"),
-            _ => (Method::POST, "/grpc", "application/grpc"),
+            0 => (Method::GET, "/events", EVENTS),
+            _ => (Method::POST, "/grpc", GRPC),
         };
         let (status, mut body) = speaker.begin(method, path, kind).await.unwrap();
         assert_eq!(status, 200);
@@ -162,10 +172,10 @@ async fn streams_over_http2_are_closed_by_connection_and_what_else_runs_there_is
                 }
             };
             soon("its end", end).await;
-            Instant::now()
+            (kind, Instant::now())
         });
     }
     let ends = ends(&mut edge, streams).await;
-    one_by_one(&ends, DRAIN);
+    one_by_one(&ends, DRAIN, &[EVENTS, GRPC]);
     assert!(edge.ended().await.success());
 }

@@ -120,6 +120,8 @@ async fn it_does_not_start_with_keys_or_authorities_that_are_none() {
     for (more, said) in [
         (["--ticket-keys", "tickets"], "others than its owner may read"),
         (["--ticket-keys", "missing"], "cannot read"),
+        (["--cookie-key", "tickets"], "others than its owner may read"),
+        (["--cookie-key", "missing"], "cannot read"),
         (["--client-ca", "text"], "read the certificates of the clients' authority as PEM"),
         (["--client-ca", "missing"], "cannot read"),
     ] {

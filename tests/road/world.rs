@@ -89,6 +89,7 @@ impl World {
     pub(crate) async fn fake_in(folder: &Path) -> Self {
         let (data, mut config) = empty();
         config.data = folder.join("data");
+        config.access_log = Some(config.data.join("access.log").into());
         let fake = Fake::new();
         let (life, engine) = Life::here(&config, Some(&fake), Room::Ample);
         Self::living(life, engine, Some(fake), Kind::Here(Room::Ample), (data, config))

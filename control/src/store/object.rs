@@ -131,7 +131,7 @@ impl Write<'_> {
                 .await?;
             deployment = unsigned(row.try_get(0)?);
             for instance in self.instances_of(serving).await? {
-                endpoints.push(Endpoint { instance: instance.id.clone(), address: instance.endpoint() });
+                endpoints.push(Endpoint::new(instance.id.clone(), instance.endpoint()));
             }
         }
         Ok(Cell {

@@ -23,7 +23,7 @@ fn environment(id: &str, state: State, endpoints: Vec<Endpoint>) -> Environment 
 }
 
 fn endpoint(instance: &str, address: &str) -> Endpoint {
-    Endpoint { instance: InstanceId::new(instance), address: address.parse().expect("an address") }
+    Endpoint::new(InstanceId::new(instance), address.parse().expect("an address"))
 }
 
 fn any_state() -> impl Strategy<Value = State> {

@@ -2,6 +2,7 @@
 //!
 //! Whoever writes here has a thread of its own for it. A line that cannot be written is an error, which that thread counts.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -55,6 +56,18 @@ impl FromStr for Output {
             Some(("syslog", address)) => address.parse().map(Self::Syslog),
             _ if text.contains('/') => path(text),
             _ => Err(OutputError),
+        }
+    }
+}
+
+/// As a person is told it.
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stdout => f.write_str("stdout"),
+            Self::Syslog(SyslogAddress::Local(path)) => write!(f, "syslog at {}", path.display()),
+            Self::Syslog(SyslogAddress::Udp(address)) => write!(f, "syslog at {address}"),
         }
     }
 }

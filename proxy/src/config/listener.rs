@@ -123,3 +123,40 @@ impl ListenerLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_of_a_listener_takes_the_place_of_the_edges() {
+        let (time, edge) = (|number| Some(Duration::from_secs(number)), Limits::default());
+        // All of them are named here.
+        let own = ListenerLimits {
+            connections: Some(1),
+            connections_per_client: Some(2),
+            tls_handshake: time(3),
+            head: time(4),
+            keep_alive: time(5),
+            head_bytes: Some(6),
+            target_bytes: Some(7),
+            streams: Some(8),
+            body_bytes: Some(9),
+            body_gap: time(10),
+            client_write: time(11),
+            client_rate: Some(12),
+            client_window: time(13),
+        };
+        let over = own.over(&edge);
+        let counts = (over.connections, over.connections_per_client, over.streams);
+        assert_eq!(counts, (1, Some(2), 8));
+        let sizes = (over.head_bytes, over.target_bytes, over.body_bytes, over.client_rate);
+        assert_eq!(sizes, (6, 7, 9, 12));
+        let times =
+            [over.tls_handshake, over.head, over.keep_alive, over.body_gap, over.client_write, over.client_window];
+        assert_eq!(times.map(|time| time.as_secs()), [3, 4, 5, 10, 11, 13]);
+        assert_eq!(over.hold, edge.hold, "the others are the edge's");
+        let same = ListenerLimits::default().over(&edge);
+        assert_eq!(format!("{same:?}"), format!("{edge:?}"));
+    }
+}

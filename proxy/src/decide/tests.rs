@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use dormouse_link::{EnvironmentId, Route};
 use proptest::prelude::*;
 
+use super::fields::Fields;
 use super::*;
 
 /// Sites of these routes, as JSON.
@@ -40,7 +41,7 @@ fn facts(scheme: Scheme) -> Facts {
 
 fn decision(sites: &Sites, scheme: Scheme, proof: Option<&Proof<'_>>, text: &str) -> Decision {
     let head = Head::parse(text.as_bytes(), usize::MAX).expect(text);
-    let field = |name: &str| crate::front::head::field(text.as_bytes(), name);
+    let field = |name: &str| Fields::Lines(text.as_bytes()).found(name);
     decide(&Request { head: &head, facts: &facts(scheme), proof, body_max: 10, field: &field }, sites)
 }
 

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use dormouse_link::{Found, HOST_MAX_BYTES, normalise_authority};
+use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
 use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
@@ -312,22 +312,6 @@ const NOT_IN_TARGETS: &[u8] = b"#\"<>";
 /// Whether there is a backquote in the path, where browsers escape it; in a query they do not.
 fn has_backquote(target: &str) -> bool {
     target.split('?').next().is_some_and(|path| path.contains('`'))
-}
-
-/// What an accepted HTTP/1 head, as bytes, has of a field with this lower-case name.
-pub(crate) fn field<'h>(head: &'h [u8], name: &str) -> Found<'h> {
-    let lines = head.split(|&byte| byte == b'\n').skip(1);
-    let mut values = lines.filter_map(|line| {
-        // Names end with their colon, and lines with CR LF.
-        let (own, value) = line.split_at_checked(name.len())?;
-        let value = value.strip_prefix(b":")?;
-        own.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
-    });
-    match (values.next(), values.next()) {
-        (None, _) => Found::No,
-        (Some(value), None) => Found::Once(value),
-        (Some(_), Some(_)) => Found::Often,
-    }
 }
 
 struct Target<'a> {

@@ -18,7 +18,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dormouse_link::Found;
 use h2::Reason as Code;
 use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
@@ -34,6 +33,7 @@ use super::listen::budget::Place;
 use super::{Visit, Worker, decided, linger, prepare, route, words};
 use crate::checks::NotPassed;
 use crate::config::Limits;
+use crate::decide::fields::Fields;
 use crate::decide::forwarded::from_fields;
 use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
@@ -259,17 +259,8 @@ async fn stream(worker: Rc<Worker>, mut session: HttpSession, came: Came) -> End
     exchange.came_by(&visit, head.as_ref().ok());
     let prepared = match &head {
         Ok(head) => {
-            let decision = {
-                let headers = &session.req_header().headers;
-                decided((edge, &visit.limits), head, visit.offered.as_deref(), &facts, &|name| {
-                    let mut values = headers.get_all(name).iter();
-                    match (values.next(), values.next()) {
-                        (None, _) => Found::No,
-                        (Some(value), None) => Found::Once(value.as_bytes()),
-                        (Some(_), Some(_)) => Found::Often,
-                    }
-                })
-            };
+            let sent = Fields::Map(&session.req_header().headers);
+            let decision = decided(edge, head, visit.offered.as_deref(), sent, &mut exchange);
             match route(decision, &mut exchange) {
                 Ok(reads) => {
                     let fields = reads.then(|| session.req_header().headers.clone());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dormouse_link::Report;
+use dormouse_link::{Report, UpstreamProtocol};
 use http::{HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -19,10 +19,12 @@ use pingora::server::configuration::ServerConf;
 use pingora::{ErrorSource, ErrorType};
 use tokio::time::Instant;
 
+use super::again::{Again, after_sending, spend};
 use super::answer::Answer;
+use super::stream;
 use crate::access::EndedBy;
 use crate::config::Limits;
-use crate::decide::headers::{dropped_from_request, dropped_from_response, set_in_request};
+use crate::decide::headers::dropped_from_response;
 use crate::decide::refuse::Reason;
 use crate::decide::response::is_clear;
 use crate::exchange::{Attempt, Carried, Exchange, millis};
@@ -95,7 +97,7 @@ impl ProxyHttp for Lane {
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        let mut peer = origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge.limits);
+        let mut peer = origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge);
         if let Some(left) = exchange.time_left() {
             peer.options.read_timeout = peer.options.read_timeout.map(|gap| gap.min(left).max(LEAST_WAIT));
         }
@@ -110,8 +112,8 @@ impl ProxyHttp for Lane {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(exchange) = context {
-            note_failure(exchange, error.etype());
-            error.set_retry(true);
+            let again = note_failure(exchange, error.etype());
+            error.set_retry(again == Again::Yes);
         }
         error
     }
@@ -136,49 +138,18 @@ impl ProxyHttp for Lane {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
         let exchange = ours(context)?;
-        if exchange.version != Version::Http2 {
-            // Its head was written as the instance is to get it.
-            return Ok(());
+        // The head of HTTP/1 was written as the instance is to get it.
+        if exchange.version == Version::Http2 {
+            stream::for_instance(request, exchange)?;
         }
-        for name in dropped_from_request(&request.headers) {
-            request.remove_header(&name);
-        }
-        let has_body =
-            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers.contains_key(name));
-        if !has_body {
-            // There is nothing to wait with (RFC 9110 section 10.1.1).
-            request.remove_header(&header::EXPECT);
-        }
-        join_cookies(request)?;
-        let mut set = Ok(());
-        set_in_request(&exchange.facts, &exchange.record.host, &exchange.record.request_id, |name, parts| {
-            if set.is_ok() {
-                set = request.insert_header(name, parts.concat());
-            }
-        });
-        set?;
-        super::trace::set(request, &exchange.part)?;
-        if let Some(pass) = &exchange.pass {
-            for name in pass.granted.removed_from(&request.headers) {
-                request.remove_header(&name);
-            }
-            for (name, value) in pass.granted.set() {
-                request.insert_header(name.clone(), value.clone())?;
-            }
-        }
-        if let Some(rewritten) = &exchange.rewritten {
-            // Without an authority, which would be the host again.
-            let target = rewritten.target.as_ref().map_or(request.raw_path(), String::as_bytes).to_vec();
-            request.set_raw_path(&target)?;
-            match rewritten.host.clone() {
-                Some(host) => request.insert_header(header::HOST, host)?,
-                None => request.insert_header(header::HOST, exchange.record.host.as_str())?,
-            }
+        if speaks_http2(exchange) && request.remove_header(&header::EXPECT).is_some() {
+            // Interim answers over HTTP/2 do not come through Pingora; the client would wait for nothing.
+            session.write_continue_response().await?;
         }
         Ok(())
     }
@@ -234,9 +205,13 @@ impl ProxyHttp for Lane {
         for name in dropped_from_response(&response.headers, response.status.as_u16()) {
             response.remove_header(&name);
         }
-        if !response.status.is_informational() {
+        // With a 101 the instance has answered, too: the request is never sent again.
+        if !response.status.is_informational() || response.status == 101 {
             exchange.wire.answered.store(true, Ordering::Relaxed);
             exchange.first_byte = Some(exchange.began.elapsed());
+            if let (Some(flight), Attempt::Began { this, .. }) = (&exchange.flight, exchange.attempt) {
+                flight.answered(response.status.as_u16(), || this.elapsed(), &exchange.edge);
+            }
         }
         Ok(())
     }
@@ -268,6 +243,12 @@ impl ProxyHttp for Lane {
             && !response.status.is_informational()
         {
             response.append_header("X-Robots-Tag", "noindex")?;
+        }
+        if let Some(flight) = &exchange.flight
+            && !response.status.is_informational()
+            && let Some(cookie) = flight.cookie(&exchange.tried.wish, exchange.facts.scheme)
+        {
+            response.append_header(header::SET_COOKIE, cookie)?;
         }
         if let (Some(hsts), false) = (&exchange.hsts, response.status.is_informational()) {
             response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
@@ -305,15 +286,12 @@ impl ProxyHttp for Lane {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        _context: &mut Context,
+        context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        // Only what a stale pooled connection swallowed unseen, and only what may be asked twice.
-        if session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated() {
-            error.retry.decide_reuse(reused);
-        } else {
-            error.set_retry(false);
-        }
+        let Some(exchange) = context else { return error };
+        let again = after_sending(exchange, &mut error, session, reused);
+        error.set_retry(again == Again::Yes);
         error
     }
 
@@ -359,20 +337,6 @@ impl ProxyHttp for Lane {
     ) -> bool {
         true
     }
-}
-
-/// HTTP/2 clients may cut their cookies into several fields, which are one in HTTP/1 (RFC 9113 section 8.2.3).
-fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let mut all = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    if let (Some(first), Some(second)) = (all.next(), all.next()) {
-        let mut joined = [first, second].join(&b"; "[..]);
-        for more in all {
-            joined.extend_from_slice(b"; ");
-            joined.extend_from_slice(more);
-        }
-        request.insert_header(header::COOKIE, joined)?;
-    }
-    Ok(())
 }
 
 fn ours(context: &mut Context) -> Result<&mut Exchange> {
@@ -423,8 +387,8 @@ fn looks(limits: &Limits) -> usize {
 }
 
 /// The only endpoint gets its whole time, in several tries: it may be slow to accept. Where there is another, that one is next.
-fn note_failure(exchange: &mut Exchange, how: &ErrorType) {
-    let Some(flight) = &exchange.flight else { return };
+fn note_failure(exchange: &mut Exchange, how: &ErrorType) -> Again {
+    let Some(flight) = &exchange.flight else { return Again::No };
     let lasts = match exchange.attempt {
         Attempt::Began { first, .. } => first.elapsed() < exchange.times().connect,
         Attempt::Fresh => false,
@@ -442,13 +406,16 @@ fn note_failure(exchange: &mut Exchange, how: &ErrorType) {
         epoch: flight.offer.epoch(),
         instance: instance.clone(),
     });
+    flight.failed(&exchange.edge);
+    // Without another, a newer version is waited for, which costs nobody anything.
+    if !is_only && exchange.tried.leaves(flight) { spend(exchange) } else { Again::Yes }
 }
 
 /// What went wrong, in the words of the table; nothing where there is nobody to tell.
 fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
     use ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, InvalidHTTPHeader,
-        ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error, HandshakeError,
+        InvalidHTTPHeader, ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
     };
     if exchange.refused.is_some() {
         return exchange.refused;
@@ -459,21 +426,28 @@ fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
         (ErrorSource::Downstream, ReadTimedout) => Reason::BodyTimeout,
         (ErrorSource::Downstream, InvalidHTTPHeader) => Reason::BadHead,
         (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => return None,
-        // A stream that its client reset; instances are not spoken to in HTTP/2.
-        (_, H2Error) => return None,
+        // A stream that its client reset.
+        (source, H2Error) if *source != ErrorSource::Upstream || !speaks_http2(exchange) => return None,
         (ErrorSource::Upstream, ReadTimedout) => Reason::ResponseTimeout,
         (
             ErrorSource::Upstream,
-            ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | SocketError | WriteTimedout,
+            ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | SocketError | WriteTimedout
+            | HandshakeError,
         ) => Reason::ConnectFailed,
         (ErrorSource::Upstream, _) => Reason::BadResponse,
         _ => Reason::Internal,
     })
 }
 
+/// Whether its instance is spoken to in HTTP/2.
+fn speaks_http2(exchange: &Exchange) -> bool {
+    exchange.flight.as_ref().is_some_and(|flight| origin::protocol(flight, exchange.kind) == UpstreamProtocol::H2c)
+}
+
 /// Nothing can be said any more once the instance's answer was begun; the connection's end says it.
 async fn write_refusal(session: &mut Session, reason: Reason, exchange: &Exchange) -> u16 {
-    if session.response_written().is_some_and(|response| !response.status.is_informational()) {
+    let is_begun = |response: &ResponseHeader| !response.status.is_informational() || response.status == 101;
+    if session.response_written().is_some_and(is_begun) {
         // To HTTP/1.0 an orderly end would be the body's.
         exchange.wire.cut.store(exchange.version == Version::Http10, Ordering::Relaxed);
         return 0;

@@ -23,6 +23,7 @@ use crate::front::listen::worker::{Duty, work};
 use crate::front::tls::{Tls, TlsError};
 use crate::live::Live;
 use crate::live::signals::Signals;
+use crate::live::sticky::{StickyKey, StickySecret};
 use crate::metrics::{Door, Metrics};
 use crate::overload::Overload;
 use crate::quiet::Quiet;
@@ -34,7 +35,7 @@ pub(super) fn start(
     reports: mpsc::Sender<Report>,
 ) -> Result<Proxy, StartError> {
     let workers = config.workers.max(1);
-    let live = Arc::new(Live::new());
+    let live = Arc::new(Live::new(sticky_key(config.sticky_secret)?));
     let owner = if inherited.is_empty() { Owner::This } else { Owner::Another };
     let clients = Clients::limited(config.limits.connections_per_client);
     let mut listeners = Vec::with_capacity(config.listeners.len());
@@ -137,6 +138,10 @@ pub(super) fn start(
         proxy.workers.start(format!("dormouse-edge-{number}"), move || work(duty, &edge, &stop))?;
     }
     Ok(proxy)
+}
+
+fn sticky_key(given: Option<StickySecret>) -> Result<StickyKey, StartError> {
+    Ok(StickyKey::new(&given.or_else(StickySecret::make).ok_or(StartError::Randomness)?))
 }
 
 impl Bound {

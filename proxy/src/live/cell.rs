@@ -5,16 +5,24 @@
 //! either counted in flight by the old cell or will read the new one. There are two counts that take turns, so that under
 //! constant traffic each is seen empty: new requests count on the other one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwap;
 use dormouse_link::policy::Pause;
-use dormouse_link::{Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, State};
+use dormouse_link::{Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, Policy, State};
 use tokio::sync::Notify;
 
+use super::balance::{Ask, Plan, Wish};
+use super::health::Health;
+use super::latency::Latency;
+use super::retries::Budget;
 use super::signals::Signals;
+use super::sticky::StickyKey;
 use crate::checks::Checks;
+use crate::decide::fields::Fields;
+use crate::decide::headers::Scheme;
 use crate::decide::refuse::Reason;
 use crate::dice::Dice;
 use crate::metrics::Place;
@@ -31,9 +39,40 @@ pub(crate) struct Offer {
     pub(crate) instances: Vec<Arc<Instance>>,
     /// What requests have to pass; none where the policy asks for nothing.
     pub(crate) checks: Option<Arc<Checks>>,
+    /// How they are chosen among.
+    pub(crate) plan: Plan,
 }
 
 impl Offer {
+    /// Of an environment, with the instances of its endpoints.
+    pub(crate) fn new(
+        version: Generation,
+        environment: Environment,
+        instances: Vec<Arc<Instance>>,
+        key: &StickyKey,
+    ) -> Self {
+        let plan = Plan::new(&environment, key);
+        Self { version, environment: Some(environment), instances, checks: None, plan }
+    }
+
+    /// Of nothing.
+    pub(crate) fn none(version: Generation) -> Self {
+        Self { version, ..Self::default() }
+    }
+
+    /// Forgets what was known of instances that were not there before: what failed was another one, or its last life.
+    fn begin(&self, before: &Self) {
+        let before = before.endpoints();
+        for (at, (endpoint, instance)) in self.endpoints().iter().zip(&self.instances).enumerate() {
+            let is_same = |other: &Endpoint| (&other.instance, other.address) == (&endpoint.instance, endpoint.address);
+            // Most stand where they stood.
+            if !before.get(at).is_some_and(is_same) && !before.iter().any(is_same) {
+                instance.health.forget();
+                instance.latency.forget();
+            }
+        }
+    }
+
     /// The endpoints that requests may choose now.
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         match &self.environment {
@@ -55,11 +94,16 @@ pub(crate) struct Instance {
     pub(crate) in_flight: AtomicU32,
     /// Not offered any more: its last request tells the feed.
     pub(crate) retired: AtomicBool,
+    /// Whether it is left out.
+    pub(crate) health: Health,
+    /// How fast it answers.
+    pub(crate) latency: Latency,
 }
 
 impl Instance {
     pub(crate) fn new(id: InstanceId) -> Self {
-        Self { id, in_flight: AtomicU32::new(0), retired: AtomicBool::new(false) }
+        let (health, latency) = (Health::default(), Latency::default());
+        Self { id, in_flight: AtomicU32::new(0), retired: AtomicBool::new(false), health, latency }
     }
 }
 
@@ -90,6 +134,8 @@ pub(crate) struct Cell {
     pub(crate) counted: Place,
     /// What is logged of it.
     pub(crate) quiet: Quiet,
+    /// How many of its requests are tried again.
+    pub(crate) retries: Budget,
 }
 
 /// One of the two counts of those who choose.
@@ -101,8 +147,8 @@ pub(crate) struct Side(usize);
 pub(crate) struct Flight {
     pub(crate) cell: Arc<Cell>,
     pub(crate) offer: Arc<Offer>,
-    index: usize,
-    signals: Arc<Signals>,
+    pub(super) index: usize,
+    pub(super) signals: Arc<Signals>,
 }
 
 /// What a request meets.
@@ -120,9 +166,11 @@ pub(crate) enum Choice {
     Refuse(Reason),
 }
 
-/// Which endpoints could not be connected to, of one version of a cell.
+/// What matters of a request when it chooses: what it shows, and which endpoints of one version of a cell it could not be sent
+/// to.
 #[derive(Debug)]
 pub(crate) struct Tried {
+    pub(crate) wish: Wish,
     version: Generation,
     instances: Vec<InstanceId>,
     /// How many of one version are tried.
@@ -131,7 +179,7 @@ pub(crate) struct Tried {
 
 impl Tried {
     pub(crate) fn new(max: usize) -> Self {
-        Self { version: Generation::default(), instances: Vec::new(), max }
+        Self { wish: Wish::default(), version: Generation::default(), instances: Vec::new(), max }
     }
 
     /// Notes a failure.
@@ -141,6 +189,12 @@ impl Tried {
             self.version = flight.offer.version;
         }
         self.instances.push(flight.endpoint().instance.clone());
+    }
+
+    /// Whether an endpoint of the version that a request flew by is left for it.
+    pub(crate) fn leaves(&self, flight: &Flight) -> bool {
+        let offer = &flight.offer;
+        offer.endpoints().iter().any(|endpoint| !self.has(offer.version, &endpoint.instance))
     }
 
     fn has(&self, version: Generation, instance: &InstanceId) -> bool {
@@ -165,6 +219,7 @@ impl Cell {
             seen_listed: AtomicBool::new(false),
             counted: Place::default(),
             quiet: Quiet::default(),
+            retries: Budget::default(),
         }
     }
 
@@ -183,9 +238,15 @@ impl Cell {
         self.offer.load().checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(otherwise)
     }
 
+    /// What of a request matters for its endpoint.
+    pub(crate) fn wish(&self, client: Option<IpAddr>, fields: Fields<'_>) -> Wish {
+        self.offer.load().plan.wish(client, fields)
+    }
+
     /// Takes a newer version; only the feed calls it. Requests may choose by the old one until both
     /// [`Side`]s were seen quiet.
     pub(crate) fn swap(&self, offer: Offer) {
+        offer.begin(&self.offer.load());
         self.offer.store(Arc::new(offer));
         fence(Ordering::SeqCst);
         self.changed.notify_waiters();
@@ -202,7 +263,7 @@ impl Cell {
         self.choosing[side.0].load(Ordering::SeqCst) == 0
     }
 
-    /// Chooses an endpoint: the less busy of two drawn ones, of those not tried yet.
+    /// Chooses an endpoint by the version's plan, of those not tried yet.
     pub(crate) fn choose(self: &Arc<Self>, signals: &Arc<Signals>, dice: &Dice, tried: &Tried) -> Choice {
         self.begin().board(self, signals, dice, tried)
     }
@@ -236,9 +297,13 @@ impl Choosing<'_> {
             State::Failed { retry_in } => return Choice::Refuse(Reason::Failed { retry_in }),
             State::Empty => return Choice::Refuse(Reason::Empty),
         }
-        let Some(index) = pick(offer, dice, tried) else { return Choice::Exhausted };
+        let is_tried = |index: usize| tried.has(offer.version, &offer.instances[index].id);
+        let (instances, wish) = (&offer.instances[..], &tried.wish);
+        let ask = Ask { instances, wish, tried: &is_tried, dice, signals };
+        let Some(index) = offer.plan.pick(&ask) else { return Choice::Exhausted };
         offer.instances[index].in_flight.fetch_add(1, Ordering::SeqCst);
         cell.in_flight.fetch_add(1, Ordering::SeqCst);
+        cell.retries.earn();
         signals.seen(cell);
         let (cell, offer, signals) = (Arc::clone(cell), Arc::clone(offer), Arc::clone(signals));
         Choice::Endpoint(Flight { cell, offer, index, signals })
@@ -251,21 +316,22 @@ impl Drop for Choosing<'_> {
     }
 }
 
-fn pick(offer: &Offer, dice: &Dice, tried: &Tried) -> Option<usize> {
-    let open = |index: &usize| !tried.has(offer.version, &offer.instances[*index].id);
-    let busy = |index: usize| offer.instances[index].in_flight.load(Ordering::Relaxed);
-    match offer.instances.len() {
-        0 => None,
-        1 => Some(0).filter(open),
-        len => {
-            let (first, second) = dice.two_below(len);
-            let better = if busy(second) < busy(first) { [second, first] } else { [first, second] };
-            better.into_iter().find(open).or_else(|| (0..len).find(open))
-        }
-    }
-}
-
 impl Flight {
+    /// How the requests of its environment are to be treated.
+    pub(crate) fn policy(&self) -> Option<&Policy> {
+        self.offer.environment.as_ref().map(|environment| &environment.policy)
+    }
+
+    /// How many requests run on its instance.
+    pub(crate) fn in_flight(&self) -> &AtomicU32 {
+        &self.offer.instances[self.index].in_flight
+    }
+
+    /// The field that brings its client back to where it goes.
+    pub(crate) fn cookie(&self, wish: &Wish, scheme: Scheme) -> Option<String> {
+        self.offer.plan.cookie(self.index, wish, scheme)
+    }
+
     /// Where it goes.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.offer.endpoints()[self.index]

@@ -223,13 +223,14 @@ impl Feed {
                 let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
                 let checks = Checks::next(&environment.policy, old.checks.as_ref());
-                cell.swap(Offer { version, environment: Some(*environment), instances, checks });
+                let offer = Offer::new(version, *environment, instances, &self.live.sticky);
+                cell.swap(Offer { checks, ..offer });
                 self.drains.changed(&cell);
                 return Some(cell);
             }
             (ObjectId::Environment(id), _) => {
                 let cell = self.cells.get(&id).map(Arc::clone)?;
-                cell.swap(Offer { version: generation, environment: None, instances: Vec::new(), checks: None });
+                cell.swap(Offer::none(generation));
                 self.drains.changed(&cell);
                 self.orphans.push(id);
                 return Some(cell);

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::cell::Cell;
+use super::retries::Tally;
 
 /// Cells that wait to be taken over by the feed, per list; it takes them each period.
 const LISTED_MAX: usize = 65_536;
@@ -33,6 +34,8 @@ pub(crate) struct Signals {
     wanted: mpsc::Sender<Arc<Cell>>,
     seen: mpsc::Sender<Arc<Cell>>,
     unreachable: mpsc::Sender<Report>,
+    /// What was retried and left out.
+    pub(crate) tally: Tally,
     start: Instant,
 }
 
@@ -58,6 +61,7 @@ impl Signals {
             wanted,
             seen,
             unreachable,
+            tally: Tally::default(),
             start: Instant::now(),
         };
         let heard = Heard { wanted: wanted_heard, seen: seen_heard, unreachable: unreachable_heard };

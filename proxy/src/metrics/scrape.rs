@@ -104,7 +104,7 @@ fn requests(page: &mut Page, edge: &Edge) {
     page.0.extend([
         counter("dormouse_request_received_bytes_total", "Bytes received of requests.", |sum| sum.received),
         counter("dormouse_request_sent_bytes_total", "Bytes sent of answers.", |sum| sum.sent),
-        counter("dormouse_request_retries_total", "Further tries to connect to an instance.", |sum| sum.retries),
+        counter("dormouse_request_retries_total", "Further tries at an instance.", |sum| sum.retries),
     ]);
     let ended = total(edge, |tally| &tally.ended);
     let begun = total(edge, |tally| &tally.begun);
@@ -179,6 +179,13 @@ fn edge_itself(page: &mut Page, edge: &Edge) {
     page.gauge("dormouse_ready", "Whether /readyz says so.", if edge.is_ready() { 1.0 } else { 0.0 });
     page.gauge("dormouse_workers", "Worker threads that there should be.", metrics.tallies.len() as f64);
     page.gauge("dormouse_workers_alive", "Worker threads that serve.", metrics.alive.load(Ordering::Relaxed) as f64);
+    let [_, refused, left_out] = edge.signals.tally.counts();
+    page.counter("dormouse_retries_refused_total", "Requests not tried again, since too many were.", refused as f64);
+    page.counter(
+        "dormouse_instances_left_out_total",
+        "Times that an instance was left out for a while.",
+        left_out as f64,
+    );
     let starts = metrics.starts.load(Ordering::Relaxed) as f64;
     page.counter("dormouse_worker_starts_total", "Times that a worker began, after a panic too.", starts);
     let lost = edge.access.lost_total() as f64;

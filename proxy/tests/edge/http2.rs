@@ -1,7 +1,6 @@
 //! HTTP/2: what HTTP/1 clients get, its clients get; and one that costs more than it uses is told to be calm.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +10,7 @@ use h2::Reason;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::world::http2::{
-    Client, DATA, Frames, GOAWAY, PREFACE, SETTINGS, frame, head, head_of, read, request, world,
-};
+use crate::world::http2::{Client, Frames, PREFACE, frame, head, read, request, world};
 use crate::world::origin::Origin;
 use crate::world::tls::{Authority, HTTP1};
 use crate::world::{World, environment, ready, route, soon, until};
@@ -195,37 +192,6 @@ async fn p80_p81_a_stream_is_held_for_a_sleeper_and_a_reset_frees_its_place() {
 }
 
 #[tokio::test]
-async fn a_shutdown_lets_running_streams_finish() {
-    let (mut world, origin) = world(|_| {}).await;
-    let mut client = client(&world).await;
-    let (answer, mut body) = client.begin(request(Method::POST, "a.example", "/slow")).await;
-    body.send_data(Bytes::new(), true).expect("an end");
-    origin.got(1).await;
-    let stopping = world.proxy.take().expect("running").shutdown(Duration::from_secs(20));
-    let finishing = async {
-        origin.go();
-        assert_eq!(read(answer).await.expect("an answer").text(), "one");
-        assert_eq!(client.ended().await, None, "it ends well");
-    };
-    soon("both", async { tokio::join!(stopping, finishing) }).await;
-}
-
-#[tokio::test]
-async fn an_idle_connection_is_closed_and_one_with_a_stream_is_not() {
-    let (world, origin) = world(|config| config.limits.keep_alive = 100 * MILLISECOND).await;
-    let idle = Frames::connect(world.http()).await;
-    let mut busy = client(&world).await;
-    let (answer, mut body) = busy.begin(request(Method::POST, "a.example", "/slow")).await;
-    body.send_data(Bytes::new(), true).expect("an end");
-    origin.got(1).await;
-    assert_eq!(idle.goaway().await, Some(0));
-    origin.go();
-    assert_eq!(soon("an answer", read(answer)).await.expect("an answer").text(), "one");
-    assert_eq!(busy.ended().await, None);
-    world.stop().await;
-}
-
-#[tokio::test]
 async fn p36_a_preface_that_does_not_come_whole_is_closed() {
     let (world, _origin) = world(|config| config.limits.head = 100 * MILLISECOND).await;
     let mut stream = tokio::net::TcpStream::connect(world.http()).await.expect("the listener accepts");
@@ -284,113 +250,6 @@ async fn p30_who_gives_up_what_is_running_again_and_again_is_told_to_be_calm() {
         assert_eq!(client.ended().await, Some(Reason::ENHANCE_YOUR_CALM), "{method}");
         world.stop().await;
     }
-}
-
-#[tokio::test]
-async fn a_stream_that_its_client_gives_up_is_nobodys_fault() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = folder.path().join("access.log");
-    let (world, origin) = world(|config| config.access_log = Some(log.clone().into())).await;
-    let mut client = client(&world).await;
-    for path in ["/silent", "/events"] {
-        let mut sender = client.ready().await.expect("it is open");
-        let (answer, mut stream) =
-            sender.send_request(request(Method::GET, "a.example", path), true).expect("a request");
-        if path == "/events" {
-            soon("a head", answer).await.expect("a head");
-        } else {
-            origin.got(1).await;
-        }
-        stream.send_reset(Reason::CANCEL);
-    }
-    // Goodbyes are said at once: the connection ends together with its last streams.
-    world.stop().await;
-    assert_eq!(ended_by(&log), ["client", "client"]);
-}
-
-/// By whom requests were ended.
-fn ended_by(log: &Path) -> Vec<String> {
-    let records = std::fs::read_to_string(log).expect("records");
-    let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
-    records.lines().map(|line| record(line)["ended_by"].as_str().expect("a word").to_owned()).collect()
-}
-
-#[tokio::test]
-async fn a_connection_that_its_client_ends_ends_its_streams_in_the_clients_name() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = folder.path().join("access.log");
-    let (mut world, origin) = world(|config| config.access_log = Some(log.clone().into())).await;
-    world.publish([route("b.example"), environment("b.example", 1, State::Asleep, &[])]).await;
-    let (from, mut client) = (world.reports.count(), client(&world).await);
-    let mut streams = Vec::new();
-    for (method, host, path) in
-        [(Method::GET, "a.example", "/silent"), (Method::POST, "a.example", "/silent"), (Method::GET, "b.example", "/")]
-    {
-        let is_whole = method == Method::GET;
-        let mut sender = client.ready().await.expect("it is open");
-        streams.push(sender.send_request(request(method, host, path), is_whole).expect("a request"));
-    }
-    until("both at the origin", || origin.connections() == 2).await;
-    let wanted = |report: &dormouse_link::Report| matches!(report, dormouse_link::Report::Wanted(_));
-    world.reports.find("a request that is held", from, wanted).await;
-    client.leave().await;
-    until("three records", || std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 3)).await;
-    assert_eq!(ended_by(&log), ["client"; 3]);
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn p38_a_client_that_is_too_slow_is_recorded_so() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = folder.path().join("access.log");
-    let (world, origin) = world(|config| {
-        config.access_log = Some(log.clone().into());
-        config.limits.client_rate = 1 << 30;
-        config.limits.client_window = 50 * MILLISECOND;
-    })
-    .await;
-    let large = "x".repeat(1 << 20);
-    origin.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{large}", large.len()));
-    let mut client = client(&world).await;
-    let (sent_slowly, mut body) = client.begin(request(Method::POST, "a.example", "/echo")).await;
-    body.send_data(Bytes::from_static(b"x"), false).expect("open");
-    soon("the stream's end", read(sent_slowly)).await.expect_err("no answer");
-    let (taken_slowly, mut body) = client.begin(request(Method::POST, "a.example", "/raw")).await;
-    body.send_data(Bytes::new(), true).expect("an end");
-    let mut untaken = soon("a head", taken_slowly).await.expect("a head").into_body();
-    soon("the stream's end", async { while let Some(Ok(_)) = untaken.data().await {} }).await;
-    world.stop().await;
-    assert_eq!(ended_by(&log), ["proxy", "client"]);
-    let records = std::fs::read_to_string(&log).expect("records");
-    let first = records.lines().next().expect("a record");
-    assert!(first.contains(r#""refused":"body_timeout""#), "{first}");
-}
-
-#[tokio::test]
-async fn a_request_that_crosses_the_goodbye_of_an_idle_connection_is_served() {
-    let (world, origin) = world(|config| {
-        config.limits.keep_alive = 50 * MILLISECOND;
-        config.limits.linger = 200 * MILLISECOND;
-    })
-    .await;
-    let mut frames = Frames::connect(world.http()).await;
-    frames.until(GOAWAY).await;
-    frames.send(&frame(1, 5, 1, &head_of("a.example", "/slow"))).await.expect("it still reads");
-    origin.got(1).await;
-    // Longer than a connection without a stream would be kept.
-    tokio::time::sleep(400 * MILLISECOND).await;
-    origin.go();
-    frames.until(DATA).await;
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn a_client_that_confirms_nothing_does_not_hold_up_the_end() {
-    let (mut world, _origin) = world(|config| config.limits.linger = 100 * MILLISECOND).await;
-    let mut silent = Frames::connect(world.http()).await;
-    silent.until(SETTINGS).await;
-    let hour = Duration::from_secs(3600);
-    soon("the end", world.proxy.take().expect("running").shutdown(hour)).await;
 }
 
 #[tokio::test]
@@ -478,7 +337,8 @@ async fn a_body_whose_last_frame_is_empty_is_ended_once() {
 
 #[tokio::test]
 async fn each_version_has_connections_of_its_own_to_an_instance() {
-    let (world, origin) = world(|_| {}).await;
+    // Each worker has connections of its own, too.
+    let (world, origin) = world(|config| config.workers = 1).await;
     for _ in 0..2 {
         assert_eq!(world.get("a.example", "/").await.text(), "one");
         assert_eq!(client(&world).await.get("a.example", "/").await.expect("an answer").text(), "one");

@@ -4,11 +4,14 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use h2::Reason;
+use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use crate::world::http2::{Client, Frames, GOAWAY, PREFACE, frame, head, head_of, world};
+use crate::world::http2::{Client, Frames, GOAWAY, PREFACE, frame, head, head_of, request, world};
+use crate::world::origin::Origin;
 use crate::world::{World, soon};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -132,7 +135,8 @@ const USABLE: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn p30_others_are_answered_soon_while_streams_are_reset_rapidly() {
-    let (world, _origin) = world(|_| {}).await;
+    // All have the same worker.
+    let (world, _origin) = world(|config| config.workers = 1).await;
     let pairs: Vec<u8> = (0..RESETS)
         .flat_map(|number| {
             let stream = 2 * number + 1;
@@ -321,4 +325,55 @@ async fn next_of(stream: &mut TcpStream, id: u32) -> u8 {
         }
     })
     .await
+}
+
+#[tokio::test]
+async fn p30_what_was_reset_and_still_runs_is_bounded() {
+    let (mut world, _origin) = world(|config| {
+        config.limits.streams = 5;
+        (config.limits.connect, config.limits.connect_look) = (Duration::from_secs(100), Duration::from_secs(100));
+        config.limits.connect_total = Duration::from_secs(200);
+    })
+    .await;
+    let deaf = Origin::deaf("deaf").await;
+    world.serve("b.example", &[&deaf]).await;
+    let (mut client, mut opened) = (Client::connect(world.http()).await, 0);
+    while opened < 50 {
+        let Ok(mut sender) = client.ready().await else { break };
+        let Ok((_answer, mut stream)) = sender.send_request(request(Method::GET, "b.example", "/"), true) else {
+            break;
+        };
+        opened += 1;
+        // What is answered came after it, which runs by now: it waits to be connected, and hears of no reset.
+        if client.get("a.example", "/").await.is_err() {
+            break;
+        }
+        stream.send_reset(Reason::CANCEL);
+    }
+    assert!((10..=11).contains(&opened), "{opened} ran");
+    assert_eq!(client.ended().await, Some(Reason::ENHANCE_YOUR_CALM));
+    drop(world);
+}
+
+#[tokio::test]
+async fn p30_who_sends_malformed_streams_again_and_again_is_told_to_be_calm() {
+    let (world, origin) = world(|_| {}).await;
+    let (mut client, mut refused) = (Client::connect(world.http()).await, 0);
+    let differs = || {
+        let mut differs = request(Method::GET, "a.example", "/");
+        differs.headers_mut().insert("host", "b.example".parse().expect("a value"));
+        differs
+    };
+    while refused < 100 {
+        let Ok(answer) = client.send(differs(), b"").await else { break };
+        assert_eq!(answer.status, 400);
+        refused += 1;
+        if refused == 31 {
+            assert_eq!(client.get("a.example", "/").await.expect("some may be").text(), "one");
+        }
+    }
+    assert!((31..=32).contains(&refused), "{refused} were answered");
+    assert_eq!(client.ended().await, Some(Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(origin.requests().len(), 1);
+    world.stop().await;
 }

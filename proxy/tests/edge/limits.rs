@@ -13,12 +13,20 @@ use crate::world::origin::Origin;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
 /// With a second listener, `strict`, that has these limits; where it is.
 async fn strict(limits: ListenerLimits) -> (World, SocketAddr, Origin) {
     let mut world = World::with(|config| {
         let strict = Listener { name: "strict".to_owned(), http2: Http2::On, limits, ..Listener::http(ANY) };
         config.listeners.push(strict);
         config.limits.connections_per_client = Some(50);
+        // What ends in a test's time is ended by a limit of the listener's own.
+        let times = [&mut config.limits.head, &mut config.limits.keep_alive, &mut config.limits.body_gap];
+        times
+            .into_iter()
+            .chain([&mut config.limits.tls_handshake, &mut config.limits.client_write])
+            .for_each(|time| *time = HOUR);
     })
     .await;
     let origin = Origin::start("one").await;
@@ -81,6 +89,23 @@ async fn times_are_those_of_the_listener() {
     assert_eq!(other.get("a.example", "/").await.status, 200);
     assert!(idle.closed().await, "it was idle for too long");
     assert_eq!(other.get("a.example", "/").await.status, 200, "the other listener's may be");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn as_many_connections_as_a_listener_may_have_leave_room_at_the_others() {
+    let (world, at, _origin) = strict(ListenerLimits { connections: Some(2), ..ListenerLimits::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(at).await;
+        assert_eq!(client.get("a.example", "/").await.status, 200);
+        held.push(client);
+    }
+    assert!(Client::connect(at).await.closed().await, "a third one");
+    assert_eq!(world.get("a.example", "/").await.status, 200);
+    let shown = Client::connect(world.admin()).await.get("admin", "/connections").await;
+    let shown: Value = serde_json::from_slice(&shown.body).expect("JSON");
+    assert_eq!(shown["refused"]["connections"], 1, "{shown}");
     world.stop().await;
 }
 

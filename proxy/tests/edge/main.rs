@@ -3,13 +3,16 @@
 mod access;
 mod access_rules;
 mod answers;
+mod choosing;
 mod client_address;
 mod corpus;
 mod drain;
 mod failing;
 mod framing;
+mod h2c;
 mod http2;
 mod http2_abuse;
+mod http2_ends;
 mod lifecycle;
 mod limits;
 mod listening;

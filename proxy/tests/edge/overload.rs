@@ -60,7 +60,9 @@ async fn handshakes_go_first_then_held_requests_then_new_ones_to_the_busiest_and
     let certificate = authority.issue("a.example");
     world.publish([route("a.example"), ready("a.example", 1, &[&one]), certificate]).await;
     world.serve("b.example", &[&two]).await;
-    world.publish([route("c.example"), environment("c.example", 1, State::Asleep, &[&two])]).await;
+    for asleep in ["c.example", "d.example"] {
+        world.publish([route(asleep), environment(asleep, 1, State::Asleep, &[&two])]).await;
+    }
     let (https, trusting) = (world.tls("https"), Arc::new(authority.client(&VERSIONS, None)));
     let shakes = async || shake(https, &trusting, "a.example").await.is_ok();
 
@@ -88,7 +90,10 @@ async fn handshakes_go_first_then_held_requests_then_new_ones_to_the_busiest_and
 
     press(&world, &mut files, 925, "held").await;
     assert!(is_refused(&held.response().await, "wait for this site"), "it was sent away");
-    assert!(is_refused(&held.get("c.example", "/").await, "wait for this site"), "nobody else is held");
+    let from = world.reports.count();
+    assert!(is_refused(&held.get("d.example", "/").await, "wait for this site"), "nobody else is held");
+    let d = |report: &Report| matches!(report, Report::Wanted(all) if all.iter().any(|one| one.environment.as_str() == "d.example"));
+    assert!(!world.reports.since(from).iter().any(d), "not for a moment");
     assert!(!shakes().await);
     assert_eq!(world.get("a.example", "/").await.text(), "one");
 

@@ -12,6 +12,7 @@ table = "table.json"
 cert = "/certs/chain.pem"
 key = "key.pem"
 ticket_keys = "keys"
+cookie_key = "cookies"
 access_log = "file:access.log"
 run = "/run/dormouse"
 admin = "127.0.0.1:9001"
@@ -61,6 +62,7 @@ limits = { body_bytes = "2g" }
     let path = |path: &str| Some(PathBuf::from(path));
     assert_eq!((file.table, file.cert), (path("/etc/dormouse/table.json"), path("/certs/chain.pem")));
     assert_eq!((file.key, file.ticket_keys), (path("/etc/dormouse/key.pem"), path("/etc/dormouse/keys")));
+    assert_eq!(file.cookie_key, path("/etc/dormouse/cookies"));
     let access_log = AccessLog::To(Output::File("/etc/dormouse/access.log".into()));
     assert_eq!((file.access_log, file.run), (Some(access_log), path("/run/dormouse")));
     let seconds = |count| Some(Duration::from_secs(count));
@@ -68,7 +70,7 @@ limits = { body_bytes = "2g" }
     assert_eq!((file.memory_limit, file.workers), (Some(2 << 30), NonZeroUsize::new(3)));
     assert_eq!(file.admin, "127.0.0.1:9001".parse().ok());
     assert_eq!((file.limits.connections, file.limits.head), (Some(1000), seconds(5)));
-    let [(19, plain), (22, inner), (45, https)] = &file.listeners[..] else { panic!("{:?}", file.listeners) };
+    let [(20, plain), (23, inner), (46, https)] = &file.listeners[..] else { panic!("{:?}", file.listeners) };
     assert_eq!((plain.name.as_str(), plain.protocol, plain.http2), ("http", Protocol::Plain, Http2::Off));
     assert_eq!(plain.limits, ListenerLimits::default());
     assert_eq!((inner.name.as_str(), inner.protocol, inner.http2), ("inner", Protocol::Tls, Http2::Off));

@@ -1,10 +1,11 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::live::sticky::StickySecret;
 
 fn offer(version: u64, names: &[&str]) -> Offer {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let endpoint = |name: &&str| Endpoint { instance: InstanceId::new(*name), address };
+    let endpoint = |name: &&str| Endpoint::new(InstanceId::new(*name), address);
     let environment = Environment {
         id: EnvironmentId::new("e"),
         app: "a".parse().expect("a label"),
@@ -16,7 +17,7 @@ fn offer(version: u64, names: &[&str]) -> Offer {
         policy: dormouse_link::Policy::default(),
     };
     let instances = names.iter().map(|name| Arc::new(Instance::new(InstanceId::new(*name)))).collect();
-    Offer { version: Generation(version), environment: Some(environment), instances, checks: None }
+    Offer::new(Generation(version), environment, instances, &StickyKey::new(&StickySecret::new([0; 32])))
 }
 
 fn choose(cell: &Arc<Cell>, signals: &Arc<Signals>, tried: &Tried) -> Choice {

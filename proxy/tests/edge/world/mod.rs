@@ -2,6 +2,7 @@
 //! Everything waits for a condition with a deadline; nothing sleeps.
 
 pub(crate) mod client;
+pub(crate) mod h2c;
 pub(crate) mod http2;
 pub(crate) mod origin;
 pub(crate) mod scrape;
@@ -177,7 +178,7 @@ pub(crate) fn route(host: &str) -> Body {
 
 /// An environment in a state, with what it offers.
 pub(crate) fn environment(id: &str, epoch: u64, state: State, origins: &[&Origin]) -> Body {
-    let endpoint = |origin: &&Origin| Endpoint { instance: InstanceId::new(origin.name), address: origin.address };
+    let endpoint = |origin: &&Origin| Endpoint::new(InstanceId::new(origin.name), origin.address);
     Body::Environment(Box::new(Environment {
         id: EnvironmentId::new(id),
         app: "hello".parse().expect("a label"),

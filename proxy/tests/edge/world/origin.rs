@@ -266,6 +266,16 @@ async fn connection(client: &mut Client<TcpStream>, name: &'static str, seen: Ar
                 }
                 return;
             }
+            // Agrees to an upgrade, and resets the connection.
+            "/socket-reset" => {
+                client
+                    .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                    .await;
+                let Ok(go) = seen.go.acquire().await else { return };
+                go.forget();
+                let socket = socket2::SockRef::from(&client.stream);
+                return socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
+            }
             "/hop" => {
                 let fields = "Keep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nTrailer: y\r\nX-Mine: z\r\n\
                               Connection: x-mine, keep-alive\r\nETag: kept\r\nLocation: http://elsewhere/\r\n";

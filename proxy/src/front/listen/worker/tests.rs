@@ -29,7 +29,7 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         overload: Overload::new(&limits, 0, &signals),
         balance: Arc::clone(balance),
         limits: Arc::new(limits),
-        live: Arc::new(Live::new()),
+        live: Arc::new(Live::new(crate::live::sticky::StickyKey::new(&crate::StickySecret::new([0; 32])))),
         signals,
         access,
         spans: None,
