@@ -9,8 +9,9 @@ mod host;
 mod message;
 mod millis;
 mod name;
+mod network;
 pub mod path;
-mod policy;
+pub mod policy;
 mod route;
 mod table;
 
@@ -20,6 +21,7 @@ pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
 pub use name::{
     EnvironmentId, Epoch, Generation, InstanceId, LABEL_MAX_BYTES, Label, LabelError, OrganisationId, Term,
 };
+pub use network::{Network, NetworkError, masked_v6};
 pub use path::{PATH_MAX_BYTES, PathError, RoutePath};
 pub use policy::{
     Balance, By, Canary, FIELD_TOKEN_MAX_BYTES, FieldToken, FieldTokenError, IdleSeconds, IdleSecondsError, Percent,

@@ -4,20 +4,38 @@
 //! the edge's default. Written by the control plane and in table files; read by the edge with the environment's cell, so a
 //! change of policy is a change of the cell. Unknown sections and fields are refused, and never misread.
 
+mod access;
 mod balance;
+mod limits;
+mod maintenance;
 mod upstream;
 
-use serde::{Deserialize, Serialize};
-
+pub use access::{Access, AccessError, Authorization, Basic, ForwardAuth, PasswordHash, User};
 pub use balance::{
     Balance, By, Canary, FIELD_TOKEN_MAX_BYTES, FieldToken, FieldTokenError, Percent, PercentError, Sign,
 };
+pub use limits::{Limits, LimitsError, Rate};
+pub use maintenance::{Maintenance, Pause, PauseError};
 pub use upstream::{IdleSeconds, IdleSecondsError, Pool, UpstreamProtocol};
 
-/// How an environment's requests are to be treated.
+use serde::{Deserialize, Serialize};
+
+/// How an environment's requests are to be treated. Sections are boxed: most environments have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// How much is let through, and how long it may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<Limits>>,
+    /// Who is let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Box<Access>>,
+    /// Nobody is served, but for some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Box<Maintenance>>,
+    /// Requests wait for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// How they are spread over its endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Box<Balance>>,
@@ -29,6 +47,20 @@ pub struct Policy {
     pub pool: Pool,
 }
 
+/// Why a policy is refused, in words for its owner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// In `limits`.
+    #[error("policy.limits: {0}")]
+    Limits(#[from] LimitsError),
+    /// In `access`.
+    #[error("policy.access: {0}")]
+    Access(#[from] AccessError),
+    /// In `pause`.
+    #[error("policy.pause: {0}")]
+    Pause(#[from] PauseError),
+}
+
 impl Policy {
     /// Whether it says nothing.
     pub fn is_default(&self) -> bool {
@@ -37,7 +69,19 @@ impl Policy {
 
     /// Whether an edge may serve by it.
     pub(crate) fn check(&self) -> Result<(), crate::Invalid> {
-        let Self { balance, protocol: _, pool: _ } = self;
+        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _ } = self;
+        if let Some(limits) = limits {
+            limits.check().map_err(PolicyError::from)?;
+        }
+        if let Some(access) = access {
+            access.check().map_err(PolicyError::from)?;
+        }
+        if let Some(pause) = pause {
+            pause.check().map_err(PolicyError::from)?;
+        }
         balance.as_ref().map_or(Ok(()), |balance| balance.check())
     }
 }
+
+#[cfg(test)]
+mod tests;

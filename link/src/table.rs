@@ -155,6 +155,9 @@ pub enum Invalid {
     /// An endpoint that no instance can have: port 0, or an unspecified or multicast address.
     #[error("{0} is no address an instance can listen on")]
     Address(SocketAddr),
+    /// A policy that nobody can be served by.
+    #[error(transparent)]
+    Policy(#[from] crate::policy::PolicyError),
     /// A canary that nobody can be one of.
     #[error("a canary has a group or instances")]
     CanaryOfNobody,

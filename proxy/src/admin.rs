@@ -175,7 +175,15 @@ fn connections(edge: &Edge) -> Value {
     shown
 }
 
-/// The table without keys, and for how long nothing of it has changed.
+/// Hashes of passwords can be guessed by whoever has them.
+fn without_hashes(mut environment: Value) -> Value {
+    if let Some(Value::Array(users)) = environment.pointer_mut("/body/policy/access/basic/users") {
+        users.iter_mut().filter_map(Value::as_object_mut).for_each(|user| drop(user.remove("hash")));
+    }
+    environment
+}
+
+/// The table without keys and hashes, and for how long nothing of it has changed.
 fn shown(table: &Table, edge: &Edge) -> Value {
     let object = |object: &Object| match &object.body {
         Told::Certificate(certificate) => json!({
@@ -183,7 +191,8 @@ fn shown(table: &Table, edge: &Edge) -> Value {
             "organisation": object.organisation,
             "body": {"kind": "certificate", "host": certificate.host},
         }),
-        Told::Route(_) | Told::Environment(_) => serde_json::to_value(object).unwrap_or_default(),
+        Told::Route(_) => serde_json::to_value(object).unwrap_or_default(),
+        Told::Environment(_) => without_hashes(serde_json::to_value(object).unwrap_or_default()),
     };
     let objects: Vec<Value> = table.objects.values().map(object).collect();
     let age_ms = edge.signals.now().saturating_sub(edge.metrics.updated.load(Ordering::Relaxed));

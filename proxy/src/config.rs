@@ -2,12 +2,10 @@
 
 mod address;
 mod listener;
-mod network;
 
 pub use address::{Address, AddressError};
+pub use dormouse_link::{Network, NetworkError};
 pub use listener::{Http2, Listener, ListenerLimits, Protocol};
-pub(crate) use network::masked_v6;
-pub use network::{Network, NetworkError};
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -5,6 +5,7 @@
 
 pub(crate) mod fields;
 pub(crate) mod forwarded;
+pub(crate) mod granted;
 pub(crate) mod headers;
 pub(crate) mod location;
 pub(crate) mod paths;
@@ -32,6 +33,7 @@ pub(crate) struct Request<'a, 'h> {
     pub(crate) head: &'a Head,
     pub(crate) facts: &'a Facts,
     pub(crate) proof: Option<&'a Proof<'a>>,
+    /// Where a policy does not say it.
     pub(crate) body_max: u64,
     /// Looks for a header field by its lower-case name.
     pub(crate) field: &'a dyn Fn(&str) -> Found<'h>,
@@ -146,7 +148,7 @@ fn by_rules(request: &Request<'_, '_>, rules: &[SiteRule], paths: &Paths<'_>) ->
 }
 
 fn route(request: &Request<'_, '_>, cell: &Arc<Cell>, rewritten: Option<Box<Rewritten>>) -> Result<Outcome, Reason> {
-    if matches!(request.head.framing, Framing::Length(length) if length > request.body_max) {
+    if matches!(request.head.framing, Framing::Length(length) if length > cell.body_max(request.body_max)) {
         return Err(Reason::BodyTooLarge);
     }
     Ok(Outcome::Route(Arc::clone(cell), rewritten))

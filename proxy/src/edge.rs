@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::access::AccessLog;
+use crate::checks::{Asker, Verifier};
 use crate::config::Limits;
 use crate::dice::Dice;
 use crate::drain::Phase;
@@ -37,6 +38,10 @@ pub(crate) struct Edge {
     pub(crate) balance: Arc<Balance>,
     /// What is logged of no environment.
     pub(crate) quiet: Arc<Quiet>,
+    /// Where passwords are verified.
+    pub(crate) verifier: Arc<Verifier>,
+    /// Asks those who decide elsewhere; each worker has its own.
+    pub(crate) asker: Asker,
     /// Whether the first table was applied.
     pub(crate) ready: watch::Receiver<bool>,
     /// Whether the proxy is ending: a connection's next answer is its last.

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::access::{EndedBy, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
+use crate::checks::{Checks, Pass, Times};
 use crate::config::Limits;
 use crate::decide::Rewritten;
 use crate::decide::headers::{Facts, Scheme};
@@ -46,6 +47,10 @@ pub(crate) struct Exchange {
     pub(crate) hsts: Option<HeaderValue>,
     /// Where the request goes; none where it is answered here.
     pub(crate) cell: Option<Arc<Cell>>,
+    /// What it has to pass, of the policy that it was decided by; none where that asks for nothing.
+    pub(crate) checks: Option<Arc<Checks>>,
+    /// What passing gave it.
+    pub(crate) pass: Option<Box<Pass>>,
     pub(crate) flight: Option<Flight>,
     pub(crate) tried: Tried,
     pub(crate) attempt: Attempt,
@@ -126,6 +131,8 @@ impl Exchange {
             location: None,
             hsts: None,
             cell: None,
+            checks: None,
+            pass: None,
             flight: None,
             tried: Tried::new(edge.limits.retries + 1),
             attempt: Attempt::Fresh,
@@ -177,6 +184,32 @@ impl Exchange {
         self.refused = Some(reason);
         self.record.refused = reason.refusal().label;
         self.record.ended_by = EndedBy::Proxy;
+    }
+
+    /// Takes the cell that it was decided for.
+    pub(crate) fn route(&mut self, cell: Arc<Cell>) {
+        self.checks = cell.checks();
+        self.cell = Some(cell);
+    }
+
+    /// How long its parts may take.
+    pub(crate) fn times(&self) -> Times {
+        match &self.checks {
+            None => Times::new(None, &self.limits),
+            Some(checks) => checks.times(&self.limits),
+        }
+    }
+
+    /// The largest body that it may have.
+    pub(crate) fn body_max(&self) -> u64 {
+        self.checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(self.limits.body_bytes)
+    }
+
+    /// What is left of the time for all of it, if there is a limit. What may be silent for long may take long.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let total = self.checks.as_ref()?.times(&self.limits).total.filter(|_| self.kind == Kind::Plain)?;
+        let streams = self.wire.streams.load(Ordering::Relaxed);
+        (!streams).then(|| total.saturating_sub(self.began.elapsed()))
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -26,10 +27,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::access::EndedBy;
+use crate::checks::{self, NotPassed};
 use crate::config::{Http2, Limits, Network};
 use crate::decide::fields::Fields;
 use crate::decide::forwarded::believed;
-use crate::decide::headers::{Facts, for_instance};
+use crate::decide::headers::{Changes, Facts, for_instance};
 use crate::decide::refuse::Reason;
 use crate::decide::{Decision, Outcome, Proof, Request, decide};
 use crate::drain::{self, Before};
@@ -42,6 +44,9 @@ use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
 use tls::{Agreed, Offered};
+
+/// Policies by which one request is checked, one after the other, while it waits.
+const POLICIES_MAX: usize = 8;
 
 /// What a worker serves connections with.
 pub(crate) struct Worker {
@@ -141,16 +146,54 @@ async fn request(worker: &Worker, mut conn: Box<Conn>, head: &Head, (facts, visi
     let edge = &worker.edge;
     let mut exchange = Box::new(Exchange::new(edge, &visit.limits, facts, conn.wire(), Some(head)));
     exchange.came_by(visit, Some(head));
-    let fields = Fields::Lines(conn.ahead().get(..head.bytes).unwrap_or_default());
-    let decision = decided(edge, head, visit.offered.as_deref(), fields, &mut exchange);
-    match prepare(edge, decision, &mut exchange, conn.departed(head.bytes)).await {
+    let sent = Fields::Lines(conn.ahead().get(..head.bytes).unwrap_or_default());
+    let decision = decided(edge, head, visit.offered.as_deref(), sent, &mut exchange);
+    let prepared = match route(decision, &mut exchange) {
+        Ok(reads) => {
+            let fields = reads.then(|| fields(conn.ahead().get(..head.bytes).unwrap_or_default()));
+            prepare(edge, (head, fields.as_ref()), &mut exchange, conn.departed(head.bytes)).await
+        }
+        Err(reason) => Err(NotPassed::Refused(reason)),
+    };
+    match prepared.map_err(|not| words(not, &mut exchange)) {
         Ok(()) => carry(worker, conn, head, exchange).await,
-        Err(NotAdmitted::Left) => Next::Gone,
-        Err(NotAdmitted::Refused(reason)) => match refuse(&mut conn, Some(head), &mut exchange, reason).await {
+        Err(None) => Next::Gone,
+        Err(Some(words)) => match answer(&mut conn, Some(head), &words, &mut exchange).await {
             After::Keep => Next::Keep(conn),
             After::Close => Next::Close(conn),
         },
     }
+}
+
+/// What is said to who did not pass; nothing where there is nobody to tell.
+fn words(not: NotPassed, exchange: &mut Exchange) -> Option<Answer> {
+    match not {
+        NotPassed::Refused(reason) => {
+            exchange.refuse(reason);
+            Some(Answer::refusal(reason, exchange))
+        }
+        NotPassed::Answered(label, mut answer) => {
+            (exchange.record.refused, exchange.record.ended_by) = (label, EndedBy::Proxy);
+            answer.remember(exchange.hsts.as_ref());
+            Some(*answer)
+        }
+        NotPassed::Left => None,
+    }
+}
+
+/// The fields of a head that the gate let pass.
+fn fields(head: &[u8]) -> HeaderMap {
+    let lines = head.split(|&byte| byte == b'\n').skip(1);
+    let field = |line: &[u8]| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+    };
+    let mut fields = HeaderMap::new();
+    for (name, value) in lines.filter_map(field) {
+        fields.append(name, value);
+    }
+    fields
 }
 
 /// Decides what becomes of a request, and notes what of its fields matters for its endpoint.
@@ -178,38 +221,62 @@ fn decided(
     decision
 }
 
-/// Gets a request an endpoint, if it was decided to need one; `left` resolves when its client is gone.
-async fn prepare(
-    edge: &Edge,
-    decision: Decision,
-    exchange: &mut Exchange,
-    left: impl Future<Output = ()> + Send,
-) -> Result<(), NotAdmitted> {
+/// Takes what was decided; says whether the request's fields have to be read for what comes now.
+fn route(decision: Decision, exchange: &mut Exchange) -> Result<bool, Reason> {
     exchange.hsts = decision.hsts;
-    let cell = match decision.outcome {
-        Outcome::Answer(reason) => return Err(NotAdmitted::Refused(reason)),
+    match decision.outcome {
+        Outcome::Answer(reason) => Err(reason),
         Outcome::Redirect(reason, location) => {
             exchange.location = Some(location);
-            return Err(NotAdmitted::Refused(reason));
+            Err(reason)
         }
         Outcome::Route(cell, rewritten) => {
             exchange.rewritten = rewritten;
-            cell
+            exchange.route(cell);
+            Ok(exchange.checks.as_ref().is_some_and(|checks| checks.read_fields()))
         }
-    };
-    exchange.cell = Some(Arc::clone(&cell));
-    if edge.overload.refuses(&cell) {
-        return Err(NotAdmitted::Refused(Reason::Overloaded));
     }
-    let connect = exchange.began + edge.limits.connect_total;
-    let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
-    let admitted = admit(edge, &cell, &exchange.tried, patience, pin!(left)).await;
-    if matches!(admitted, Err(NotAdmitted::Left)) {
-        exchange.record.ended_by = EndedBy::Client;
-        exchange.held = Some(exchange.began.elapsed());
+}
+
+/// Has a decided request pass its checks and gets it an endpoint; `left` resolves when its client is gone.
+///
+/// Who gets one by a newer policy than it passed by passes again: nobody gets past a change that an edge has acknowledged.
+async fn prepare(
+    edge: &Edge,
+    (head, fields): (&Head, Option<&HeaderMap>),
+    exchange: &mut Exchange,
+    left: impl Future<Output = ()> + Send,
+) -> Result<(), NotPassed> {
+    let Some(cell) = exchange.cell.clone() else { return Err(NotPassed::Refused(Reason::Internal)) };
+    let mut left = pin!(left);
+    for _ in 0..POLICIES_MAX {
+        if exchange.checks.is_some() {
+            // Boxed, so that no other request is larger for it.
+            let passed = Box::pin(checks::pass(edge, head, fields, exchange, left.as_mut())).await;
+            if matches!(passed, Err(NotPassed::Left)) {
+                exchange.record.ended_by = EndedBy::Client;
+            }
+            passed?;
+        }
+        if edge.overload.refuses(&cell) {
+            return Err(NotPassed::Refused(Reason::Overloaded));
+        }
+        let connect = exchange.began + exchange.times().connect_total;
+        let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
+        let admitted = admit(edge, &cell, &exchange.tried, patience, left.as_mut()).await;
+        if matches!(admitted, Err(NotAdmitted::Left)) {
+            exchange.record.ended_by = EndedBy::Client;
+            exchange.held = Some(exchange.began.elapsed());
+        }
+        let admitted = admitted?;
+        let by = admitted.flight.offer.checks.as_ref();
+        if by.map(Arc::as_ptr) == exchange.checks.as_ref().map(Arc::as_ptr) {
+            exchange.board(admitted);
+            return Ok(());
+        }
+        exchange.checks = by.cloned();
     }
-    exchange.board(admitted?);
-    Ok(())
+    Err(NotPassed::Refused(Reason::NoEndpoint))
 }
 
 async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, reason: Reason) -> After {
@@ -223,8 +290,12 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     let edge = &worker.edge;
     let limits = Arc::clone(&exchange.limits);
     let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
-    let rewritten = exchange.rewritten.as_deref();
-    let instead = for_instance(bytes, head, rewritten, &exchange.part, &exchange.facts, &exchange.record.request_id);
+    let changes = Changes {
+        rewritten: exchange.rewritten.as_deref(),
+        part: &exchange.part,
+        granted: exchange.pass.as_ref().map(|pass| &pass.granted),
+    };
+    let instead = for_instance(bytes, head, &changes, &exchange.facts, &exchange.record.request_id);
     conn.admit(head, instead);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);

@@ -7,7 +7,10 @@
 //! path (`decide::paths`), or elsewhere (`decide::location`), or the request is answered from the one table of reasons
 //! (`decide::refuse`, `lane::answer`).
 //!
-//! A routed request is *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint, by the
+//! Where the environment's policy asks for it, a routed request passes *checks* (`checks`): networks, rates, maintenance,
+//! passwords, another's word, concurrency; whoever does not pass wakes nobody and reaches nobody.
+//!
+//! It is then *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint, by the
 //! plan that was made with the cell's version (`live::balance`) and without those that failed again and again (`live::health`). If the environment
 //! sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment is wanted.
 //! Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries all that was
@@ -37,6 +40,7 @@
 mod access;
 mod activity;
 mod admin;
+mod checks;
 mod config;
 mod decide;
 mod descriptors;

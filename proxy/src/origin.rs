@@ -7,6 +7,7 @@ use std::time::Duration;
 use dormouse_link::{Pool, UpstreamProtocol};
 use pingora::prelude::HttpPeer;
 
+use crate::checks::Times;
 use crate::edge::Edge;
 use crate::front::head::{Kind, Version};
 use crate::live::cell::Flight;
@@ -39,13 +40,17 @@ pub(crate) fn peer(flight: &Flight, (kind, version): (Kind, Version), edge: &Edg
     }
     peer.group_key = key.finish();
     let options = &mut peer.options;
-    let connect = limits.connect.min(limits.connect_look);
+    let times = match &flight.offer.checks {
+        None => Times::new(None, limits),
+        Some(checks) => checks.times(limits),
+    };
+    let connect = times.connect.min(limits.connect_look);
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
-    options.write_timeout = Some(limits.send);
+    options.write_timeout = Some(times.send);
     options.read_timeout = Some(match kind {
-        Kind::Plain => limits.response_gap,
-        Kind::WebSocket | Kind::EventStream | Kind::Grpc => limits.stream_idle,
+        Kind::Plain => times.answer,
+        Kind::WebSocket | Kind::EventStream | Kind::Grpc => times.stream_idle,
     });
     options.idle_timeout = Some(kept);
     // The lane has up to ten reads of an answer under way for a client that does not take it. A client of HTTP/1 has one

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use dormouse_link::{Report, Wanted};
 use tokio::sync::mpsc;
@@ -59,11 +60,12 @@ pub(crate) async fn admit(
     if let Choice::Endpoint(flight) = cell.choose(&edge.signals, &edge.dice, tried) {
         return Ok(Admitted { flight, held_since: None });
     }
-    let (mut place, mut held_since) = (None, None);
+    let (mut place, mut held_since, mut paused_since): (Option<Place>, _, _) = (None, None, None);
+    let ready = (Until::Ready, edge.limits.waiters_per_environment);
     loop {
         let mut changed = pin!(cell.changed.notified());
         changed.as_mut().enable();
-        let (until, then) = match cell.choose(&edge.signals, &edge.dice, tried) {
+        let (until, then, (of, most)) = match cell.choose(&edge.signals, &edge.dice, tried) {
             Choice::Endpoint(flight) => return Ok(Admitted { flight, held_since }),
             Choice::Refuse(reason) => {
                 if matches!(reason, Reason::Failed { .. }) {
@@ -73,16 +75,25 @@ pub(crate) async fn admit(
             }
             Choice::Hold => {
                 held_since.get_or_insert_with(Instant::now);
-                patience.wake
+                let (until, then) = patience.wake;
+                (until, then, ready)
             }
-            Choice::Exhausted => (patience.connect, Reason::ConnectFailed),
+            Choice::Pause(pause) => {
+                let since = *paused_since.get_or_insert_with(Instant::now);
+                let until = since + Duration::from_millis(pause.wait_ms.get().into());
+                (until, Reason::Paused, (Until::Resumed, pause.requests.get()))
+            }
+            Choice::Exhausted => (patience.connect, Reason::ConnectFailed, ready),
         };
         if place.is_none() && edge.overload.is_at(Level::Held) {
             edge.overload.shed_held();
             return Err(NotAdmitted::Refused(Reason::SentAway));
         }
+        // Who waits for something else now needs a place among those; who was held goes on being held.
+        place = place.filter(|place| place.until == of);
         if place.is_none() {
-            place = Some(Place::take(edge, cell, patience.bytes).ok_or(NotAdmitted::Refused(Reason::HoldFull))?);
+            let taken = Place::take(edge, cell, patience.bytes, (of, most));
+            place = Some(taken.ok_or(NotAdmitted::Refused(of.full()))?);
         }
         // Each arm is cancel-safe: dropping a wait loses nothing, since the cell is looked at again.
         tokio::select! {
@@ -98,15 +109,43 @@ pub(crate) async fn admit(
     }
 }
 
+/// What a held request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// An endpoint, which is wanted.
+    Ready,
+    /// The end of a pause, for which nobody can do anything.
+    Resumed,
+}
+
+impl Until {
+    /// What is said where there is no place for one more.
+    fn full(self) -> Reason {
+        match self {
+            Self::Ready => Reason::HoldFull,
+            Self::Resumed => Reason::PauseFull,
+        }
+    }
+
+    /// Those who wait for it.
+    fn waiters(self, cell: &Cell) -> &AtomicU32 {
+        match self {
+            Self::Ready => &cell.waiters,
+            Self::Resumed => &cell.paused,
+        }
+    }
+}
+
 /// A held request's place among the waiters; freed with its drop.
 struct Place {
+    until: Until,
     cell: Arc<Cell>,
     signals: Arc<Signals>,
     bytes: usize,
 }
 
 impl Place {
-    fn take(edge: &Edge, cell: &Arc<Cell>, bytes: usize) -> Option<Self> {
+    fn take(edge: &Edge, cell: &Arc<Cell>, bytes: usize, (until, most): (Until, u32)) -> Option<Self> {
         let (limits, signals) = (&edge.limits, &edge.signals);
         enter(&signals.waiters, limits.waiters)?;
         let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= limits.held_bytes);
@@ -114,21 +153,21 @@ impl Place {
             signals.waiters.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
-        let Some(before) = enter(&cell.waiters, limits.waiters_per_environment) else {
+        let Some(before) = enter(until.waiters(cell), most) else {
             signals.waiters.fetch_sub(1, Ordering::SeqCst);
             signals.held_bytes.fetch_sub(bytes, Ordering::SeqCst);
             return None;
         };
-        if before == 0 {
+        if before == 0 && until == Until::Ready {
             signals.awaited(cell);
         }
-        Some(Self { cell: Arc::clone(cell), signals: Arc::clone(signals), bytes })
+        Some(Self { until, cell: Arc::clone(cell), signals: Arc::clone(signals), bytes })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.cell.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.until.waiters(&self.cell).fetch_sub(1, Ordering::SeqCst);
         self.signals.waiters.fetch_sub(1, Ordering::SeqCst);
         self.signals.held_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }

@@ -61,6 +61,21 @@ async fn a_second_start_finds_what_the_first_wrote() {
 }
 
 #[tokio::test]
+async fn search_engines_are_for_live_only() {
+    let (_folder, store) = store().await;
+    made(&store, "hello").await;
+    let mut indexed = Vec::new();
+    for object in table(&store, Table::default()).await.objects.into_values() {
+        if let dormouse_link::Body::Environment(environment) = object.body {
+            let policy = environment.policy;
+            indexed.push((environment.name.to_string(), policy.access.is_none_or(|access| access.indexed)));
+        }
+    }
+    indexed.sort_unstable();
+    assert_eq!(indexed, [("live".to_owned(), true), ("test".to_owned(), false)]);
+}
+
+#[tokio::test]
 async fn an_application_whose_host_is_held_is_not_half_made() {
     let (_folder, store) = store().await;
     made(&store, "a").await;

@@ -12,6 +12,7 @@ use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::Rewritten;
+use super::granted::Granted;
 use super::trace::{PARENT_FIELD, Part};
 use crate::front::head::{Edits, Form, Head};
 
@@ -112,6 +113,13 @@ pub(crate) fn set_in_request(facts: &Facts, host: &str, request_id: &str, mut se
     set("X-Request-Id", &[request_id]);
 }
 
+/// What was decided of a request and changes its head, beside what changes of each.
+pub(crate) struct Changes<'a> {
+    pub(crate) rewritten: Option<&'a Rewritten>,
+    pub(crate) part: &'a Part,
+    pub(crate) granted: Option<&'a Granted>,
+}
+
 /// The head of a request as its instance gets it, from the bytes that the gate let pass: in origin form, without what only
 /// proxies say, and with what this one says.
 ///
@@ -119,8 +127,7 @@ pub(crate) fn set_in_request(facts: &Facts, host: &str, request_id: &str, mut se
 pub(crate) fn for_instance(
     bytes: &[u8],
     head: &Head,
-    rewritten: Option<&Rewritten>,
-    part: &Part,
+    &Changes { rewritten, part, granted }: &Changes<'_>,
     facts: &Facts,
     request_id: &str,
 ) -> BytesMut {
@@ -143,7 +150,9 @@ pub(crate) fn for_instance(
             text.put_slice(part);
         }
     }
-    for dropped in dropped(&head.edits, host.is_some(), part).iter() {
+    let is_removed = |name: &[u8]| granted.is_some_and(|granted| granted.removes(name));
+    let removed = granted.into_iter().flat_map(|_| lines(bytes)).filter(|(name, _)| is_removed(name));
+    for dropped in dropped(&head.edits, host.is_some(), part, removed.map(|(_, line)| line)).iter() {
         text.put_slice(&bytes[at..dropped.start]);
         at = dropped.end;
     }
@@ -161,20 +170,43 @@ pub(crate) fn for_instance(
         }
         text.put_slice(b"\r\n");
     });
+    for (name, value) in granted.into_iter().flat_map(Granted::set) {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            text.put_slice(part);
+        }
+    }
     text.put_slice(b"\r\n");
     text
 }
 
+/// The names of a head's fields, each with where its line is.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Range<usize>)> {
+    let mut at = 0;
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n').map(move |line| {
+        let begin = at;
+        at += line.len();
+        (line, begin..at)
+    });
+    lines.skip(1).filter_map(|(line, range)| Some((&line[..line.iter().position(|&byte| byte == b':')?], range)))
+}
+
 /// The fields that are not passed on, in their order. Of most heads there are none beside those that never are.
-fn dropped<'h>(edits: &'h Edits, host: bool, part: &Part) -> Cow<'h, [Range<usize>]> {
+fn dropped<'h>(
+    edits: &'h Edits,
+    host: bool,
+    part: &Part,
+    removed: impl Iterator<Item = Range<usize>>,
+) -> Cow<'h, [Range<usize>]> {
     let host = edits.host.iter().filter(|_| host);
     let parents = edits.trace_parents.iter().filter(|_| !part.keeps_parent());
     let states = edits.trace_states.iter().filter(|_| !part.keeps_state());
-    let mut more = host.chain(parents).chain(states).cloned().peekable();
+    let mut more = host.chain(parents).chain(states).cloned().chain(removed).peekable();
     let mut dropped = Cow::Borrowed(&edits.dropped[..]);
     if more.peek().is_some() {
         dropped.to_mut().extend(more);
         dropped.to_mut().sort_unstable_by_key(|range| range.start);
+        // For two reasons is once.
+        dropped.to_mut().dedup();
     }
     dropped
 }
@@ -223,6 +255,7 @@ pub(crate) fn dropped_from_response(headers: &HeaderMap, status: u16) -> Vec<Hea
 
 #[cfg(test)]
 mod tests {
+    use super::super::trace::Trace;
     use super::*;
 
     fn set(facts: &Facts, host: &str) -> Vec<(&'static str, String)> {
@@ -292,10 +325,13 @@ mod tests {
     }
 
     fn rewritten(text: &str, rewritten: Option<&Rewritten>) -> String {
+        changed(text, &Changes { rewritten, part: &Part::Nothing, granted: None })
+    }
+
+    fn changed(text: &str, changes: &Changes<'_>) -> String {
         let head = Head::parse(text.as_bytes(), 100).expect("a head");
         let facts = Facts { client: "192.0.2.7".parse().ok(), port: Some(80), scheme: Scheme::Http };
-        String::from_utf8(for_instance(text.as_bytes(), &head, rewritten, &Part::Nothing, &facts, "id").to_vec())
-            .expect("text")
+        String::from_utf8(for_instance(text.as_bytes(), &head, changes, &facts, "id").to_vec()).expect("text")
     }
 
     const OURS: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
@@ -347,6 +383,54 @@ mod tests {
         let text = "GET /old HTTP/1.1\r\nA: b\r\nHost: a.example\r\n\r\n";
         let one = rewritten(text, Some(&Rewritten { target, host: None }));
         assert_eq!(one, format!("GET /new?q HTTP/1.1\r\nA: b\r\nHost: a.example\r\n{OURS}"));
+    }
+
+    #[test]
+    fn who_lets_in_sets_its_fields_alone_and_takes_the_password() {
+        let granted = Granted {
+            drops_authorization: true,
+            copied: vec![
+                (HeaderName::from_static("x-forwarded-user"), Some(HeaderValue::from_static("ann"))),
+                (HeaderName::from_static("x-groups"), None),
+            ],
+        };
+        let part = Part::New(Trace::begin((1, 2), 3));
+        for host in [None, Some(HeaderValue::from_static("inner"))] {
+            for (line, begin) in [("GET /x", 3), ("GET http://a.example/x", 0)] {
+                let fields = [
+                    "AUTHORIZATION: Basic x\r\n",
+                    "x-Groups: admin\r\n",
+                    "X_Forwarded_User: eve\r\n",
+                    "Host: a.example\r\n",
+                    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n",
+                    "X_groups:admin\r\n",
+                    "X-Groupsy: b\r\n",
+                    "Forwarded: x\r\n",
+                    "X-Forwarded-User: eve\r\n",
+                    "Authorization: Basic y\r\n",
+                ];
+                // Whichever is first and last.
+                for turn in [begin, 4, 8] {
+                    let mut fields = fields;
+                    fields.rotate_left(turn);
+                    let text = format!("{line} HTTP/1.1\r\n{}\r\n", fields.concat());
+                    let rewritten = host.clone().map(|host| Rewritten { target: None, host: Some(host) });
+                    let changes = Changes { rewritten: rewritten.as_ref(), part: &part, granted: Some(&granted) };
+                    let changed = changed(&text, &changes);
+                    let mut lines: Vec<_> = changed.split("\r\n").collect();
+                    assert_eq!(lines.remove(0), "GET /x HTTP/1.1");
+                    let ours: Vec<_> = OURS.trim_end().split("\r\n").collect();
+                    let host = host.as_ref().map_or("a.example", |host| host.to_str().expect("text"));
+                    let parent = String::from_utf8(part.said_here().expect("a trace").to_vec()).expect("text");
+                    let (host, parent) = (format!("Host: {host}"), format!("traceparent: {parent}"));
+                    let mut expected = vec![&*host, &*parent, "X-Groupsy: b", "x-forwarded-user: ann", "", ""];
+                    expected.extend(ours);
+                    expected.sort_unstable();
+                    lines.sort_unstable();
+                    assert_eq!(lines, expected, "{text}");
+                }
+            }
+        }
     }
 
     /// RFC 9110 section 10.1.1: there is nothing to wait with, or nobody who understands that it is waited for.

@@ -32,6 +32,28 @@ pub(crate) enum Reason {
     Redirect(RedirectStatus),
     /// A redirect that leads to where the client is.
     RedirectCircle,
+    /// From a network that is not let in.
+    Denied,
+    /// Without a right password.
+    Unauthorized,
+    /// Who is let in cannot be found out.
+    AccessFailed,
+    /// Too many wait to be let in.
+    AccessBusy,
+    /// More in a time than is let through.
+    TooManyRequests {
+        retry_after: Duration,
+    },
+    /// More at a time than is let through.
+    Crowded,
+    /// The same of one client.
+    ClientCrowded,
+    Maintenance {
+        retry_after: Duration,
+    },
+    /// For longer than it waits.
+    Paused,
+    PauseFull,
     /// A navigation: its page asks again by itself.
     Waking,
     WakeTimeout,
@@ -155,6 +177,74 @@ impl Reason {
                 None,
                 Application,
             ),
+            Self::Denied => (403, "denied", "Forbidden", "You may not come here from where you are.", None, Client),
+            Self::Unauthorized => {
+                (401, "unauthorized", "Unauthorized", "This site asks for a name and a password.", None, Client)
+            }
+            Self::AccessFailed => (
+                503,
+                "access_failed",
+                "Not available",
+                "Whether you may come here could not be found out. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::AccessBusy => (
+                503,
+                "access_busy",
+                "Not available",
+                "Too many visitors ask to be let in. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::TooManyRequests { retry_after } => (
+                429,
+                "too_many_requests",
+                "Too many requests",
+                "There were too many requests in a short time. Please try again later.",
+                Some(whole_seconds(retry_after)),
+                Client,
+            ),
+            Self::Crowded => (
+                503,
+                "crowded",
+                "Too busy",
+                "This site has too much to do right now. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::ClientCrowded => (
+                429,
+                "client_crowded",
+                "Too many requests",
+                "You have too many requests at a time. Please try again shortly.",
+                Some(1),
+                Client,
+            ),
+            Self::Maintenance { retry_after } => (
+                503,
+                "maintenance",
+                "Maintenance",
+                "This site is being worked on. Please come back later.",
+                Some(whole_seconds(retry_after)),
+                Application,
+            ),
+            Self::Paused => (
+                503,
+                "paused",
+                "Paused",
+                "This site is paused for a moment. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
+            Self::PauseFull => (
+                503,
+                "pause_full",
+                "Too many requests waiting",
+                "Many requests wait for this site to go on. Please try again shortly.",
+                Some(LATER),
+                Application,
+            ),
             Self::Waking => (
                 503,
                 "waking",
@@ -243,6 +333,11 @@ impl Reason {
     }
 }
 
+/// Never less than it is.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,9 +352,16 @@ mod tests {
 
     #[test]
     fn every_reason_that_passes_says_when_to_come_back() {
-        use Reason::{Busy, HoldFull, NoEndpoint, Overloaded, SentAway, Stopping, WakeTimeout, Waking};
-        for reason in [Waking, WakeTimeout, HoldFull, SentAway, Overloaded, Busy, Stopping, NoEndpoint] {
-            assert!(reason.refusal().retry_after.is_some(), "{reason:?}");
+        use Reason::{
+            AccessBusy, AccessFailed, Busy, ClientCrowded, Crowded, HoldFull, Maintenance, NoEndpoint, Overloaded,
+            PauseFull, Paused, SentAway, Stopping, TooManyRequests, WakeTimeout, Waking,
+        };
+        let retry_after = Duration::from_millis(1);
+        let checks = [AccessBusy, AccessFailed, ClientCrowded, Crowded, PauseFull, Paused];
+        let timed = [Maintenance { retry_after }, TooManyRequests { retry_after }];
+        let others = [Waking, WakeTimeout, HoldFull, SentAway, Overloaded, Busy, Stopping, NoEndpoint];
+        for reason in others.into_iter().chain(checks).chain(timed) {
+            assert!(reason.refusal().retry_after.is_some_and(|seconds| seconds > 0), "{reason:?}");
         }
     }
 }

@@ -30,7 +30,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
 use super::listen::budget::Place;
-use super::{Visit, Worker, decided, linger, prepare};
+use super::{Visit, Worker, decided, linger, prepare, route, words};
+use crate::checks::NotPassed;
 use crate::config::Limits;
 use crate::decide::fields::Fields;
 use crate::decide::forwarded::from_fields;
@@ -39,7 +40,6 @@ use crate::drain::{self, Before};
 use crate::exchange::{Carried, Exchange};
 use crate::lane::answer::Answer;
 use crate::metrics::Goaway;
-use crate::wake::NotAdmitted;
 use taking::Taking;
 
 /// Streams of a connection that may be malformed; a working client has none.
@@ -261,24 +261,28 @@ async fn stream(worker: Rc<Worker>, mut session: HttpSession, came: Came) -> End
     exchange.came_by(&visit, head.as_ref().ok());
     let prepared = match &head {
         Ok(head) => {
-            let fields = Fields::Map(&session.req_header().headers);
-            let decision = decided(edge, head, visit.offered.as_deref(), fields, &mut exchange);
-            let left = async {
-                // Reset by its client, or gone with its connection.
-                let _ = session.idle().await;
-            };
-            prepare(edge, decision, &mut exchange, left).await
+            let sent = Fields::Map(&session.req_header().headers);
+            let decision = decided(edge, head, visit.offered.as_deref(), sent, &mut exchange);
+            match route(decision, &mut exchange) {
+                Ok(reads) => {
+                    let fields = reads.then(|| session.req_header().headers.clone());
+                    let left = async {
+                        // Reset by its client, or gone with its connection.
+                        let _ = session.idle().await;
+                    };
+                    prepare(edge, (head, fields.as_ref()), &mut exchange, left).await
+                }
+                Err(reason) => Err(NotPassed::Refused(reason)),
+            }
         }
-        Err(reason) => Err(NotAdmitted::Refused(*reason)),
+        Err(reason) => Err(NotPassed::Refused(*reason)),
     };
-    match (prepared, head) {
+    match (prepared.map_err(|not| words(not, &mut exchange)), head) {
         (Ok(()), Ok(head)) => {
             let carried = carry(&worker, session, &head, exchange, body, &wire);
             noted(&lasting, &wire, head.kind, carried).await
         }
-        (Err(NotAdmitted::Refused(reason)), _) => {
-            exchange.refuse(reason);
-            let answer = Answer::refusal(reason, &exchange);
+        (Err(Some(answer)), _) => {
             exchange.record.status = answer.status;
             forget_fields(&mut session);
             // A client that is gone needs no answer.
@@ -317,7 +321,7 @@ async fn write(session: &mut HttpSession, answer: &Answer, limits: &Limits) -> p
     session.set_write_timeout(Some(limits.client_write));
     session.write_response_header(Box::new(answer.header()?), is_head)?;
     if !is_head {
-        session.write_body(Bytes::copy_from_slice(answer.body.as_bytes()), true).await?;
+        session.write_body(answer.body.clone(), true).await?;
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Writes an answer of our own on a connection, and says whether the connection can go on.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::io::Write as _;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use dormouse_link::RedirectStatus;
-use http::Method;
+use http::{HeaderValue, Method, header};
 use pingora::http::ResponseHeader;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -26,10 +28,11 @@ pub(crate) enum After {
 }
 
 /// An answer, ready to be written.
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) fields: Vec<(&'static str, String)>,
-    pub(crate) body: String,
+    pub(crate) fields: Vec<(Cow<'static, str>, String)>,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
@@ -56,31 +59,44 @@ impl Answer {
         if reason == Reason::Method {
             fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
         }
-        Self { status: refusal.status, fields, body }
+        if reason == Reason::Unauthorized {
+            let challenge = exchange.checks.as_ref().and_then(|checks| checks.challenge());
+            fields.extend(challenge.map(|challenge| ("WWW-Authenticate", challenge)));
+        }
+        let fields = fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
+        Self { status: refusal.status, fields, body: body.into() }
+    }
+
+    /// Has it say `Strict-Transport-Security`, in the place of whoever else did.
+    pub(crate) fn remember(&mut self, hsts: Option<&HeaderValue>) {
+        let Some(hsts) = hsts.and_then(|hsts| hsts.to_str().ok()) else { return };
+        self.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(header::STRICT_TRANSPORT_SECURITY.as_str()));
+        self.fields.push((Cow::Borrowed("Strict-Transport-Security"), hsts.to_owned()));
     }
 
     /// Its head, for the lane and for streams.
     pub(crate) fn header(&self) -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build(self.status, Some(self.fields.len() + 3))?;
         for (name, value) in &self.fields {
-            header.insert_header(*name, value.as_str())?;
+            // Of some there are several: Set-Cookie.
+            header.append_header(name.clone().into_owned(), value.as_str())?;
         }
         header.set_content_length(self.body.len())?;
         Ok(header)
     }
 
     /// As bytes; a HEAD gets no body.
-    fn bytes(&self, method: Option<&Method>, after: After) -> String {
+    fn bytes(&self, method: Option<&Method>, after: After) -> Vec<u8> {
         let reason = http::StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
-        let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, reason.unwrap_or_default());
+        let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, reason.unwrap_or_default()).into_bytes();
         for (name, value) in &self.fields {
-            // Writing to a string cannot fail.
+            // Writing to a vector cannot fail.
             let _ = write!(text, "{name}: {value}\r\n");
         }
         let connection = if after == After::Keep { "keep-alive" } else { "close" };
         let _ = write!(text, "Content-Length: {}\r\nConnection: {connection}\r\n\r\n", self.body.len());
         if method != Some(&Method::HEAD) {
-            text.push_str(&self.body);
+            text.extend_from_slice(&self.body);
         }
         text
     }
@@ -96,7 +112,7 @@ pub(crate) async fn answer(conn: &mut Conn, head: Option<&Head>, answer: &Answer
     exchange.record.status = answer.status;
     exchange.wire.received.store(head.map_or(0, |head| head.bytes as u64), Ordering::Relaxed);
     let written = timeout(exchange.limits.client_write, async {
-        conn.write_all(bytes.as_bytes()).await?;
+        conn.write_all(&bytes).await?;
         conn.flush().await
     });
     match written.await {

@@ -32,6 +32,8 @@ use crate::front::head::{Kind, Version};
 use crate::origin;
 use crate::wake::{NotAdmitted, Patience, admit};
 
+/// How long an answer is waited for at least, when the time for all of a request is over: it may be there already.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// The most looks at a cell for one connection.
 const LOOKS_MAX: usize = 16;
 /// The begin of the media type of an answer that may be silent for long.
@@ -95,7 +97,11 @@ impl ProxyHttp for Lane {
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        Ok(origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge))
+        let mut peer = origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge);
+        if let Some(left) = exchange.time_left() {
+            peer.options.read_timeout = peer.options.read_timeout.map(|gap| gap.min(left).max(LEAST_WAIT));
+        }
+        Ok(peer)
     }
 
     fn fail_to_connect(
@@ -171,9 +177,13 @@ impl ProxyHttp for Lane {
             exchange.wire.whole.store(end, Ordering::Relaxed);
         }
         exchange.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        if exchange.body_bytes > exchange.limits.body_bytes {
+        if exchange.body_bytes > exchange.body_max() {
             exchange.refuse(Reason::BodyTooLarge);
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+        }
+        if exchange.time_left() == Some(Duration::ZERO) {
+            exchange.refuse(Reason::ResponseTimeout);
+            return Err(Error::new_up(ErrorType::ReadTimedout));
         }
         Ok(())
     }
@@ -229,6 +239,11 @@ impl ProxyHttp for Lane {
         if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
             exchange.wire.streams.store(true, Ordering::Relaxed);
         }
+        if exchange.checks.as_ref().is_some_and(|checks| checks.forbid_indexing())
+            && !response.status.is_informational()
+        {
+            response.append_header("X-Robots-Tag", "noindex")?;
+        }
         if let Some(flight) = &exchange.flight
             && !response.status.is_informational()
             && let Some(cookie) = flight.cookie(&exchange.tried.wish, exchange.facts.scheme)
@@ -255,6 +270,10 @@ impl ProxyHttp for Lane {
         if exchange.version == Version::Http2 {
             let count = body.as_ref().map_or(0, |body| body.len() as u64);
             exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
+        }
+        if exchange.time_left() == Some(Duration::ZERO) {
+            exchange.refuse(Reason::ResponseTimeout);
+            return Err(Error::new_up(ErrorType::ReadTimedout));
         }
         if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
             *body = body.take().map(|body| taking.part(body));
@@ -336,7 +355,7 @@ async fn choose_again(session: &mut Session, exchange: &mut Exchange, first: Ins
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);
-    let connect = first + edge.limits.connect_total;
+    let connect = first + exchange.times().connect_total;
     let patience = Patience { wake: exchange.patience, connect, bytes: exchange.held_bytes };
     match admit(&edge, &cell, &exchange.tried, patience, pin!(left(session, exchange.version))).await {
         Ok(admitted) => {
@@ -371,7 +390,7 @@ fn looks(limits: &Limits) -> usize {
 fn note_failure(exchange: &mut Exchange, how: &ErrorType) -> Again {
     let Some(flight) = &exchange.flight else { return Again::No };
     let lasts = match exchange.attempt {
-        Attempt::Began { first, .. } => first.elapsed() < exchange.edge.limits.connect,
+        Attempt::Began { first, .. } => first.elapsed() < exchange.times().connect,
         Attempt::Fresh => false,
     };
     let is_only = flight.offer.endpoints().len() == 1;
@@ -442,7 +461,7 @@ async fn write_refusal(session: &mut Session, reason: Reason, exchange: &Exchang
 
 async fn write_answer(session: &mut Session, answer: &Answer) -> Result<()> {
     let is_head = session.req_header().method == http::Method::HEAD;
-    let body = (!is_head).then(|| Bytes::copy_from_slice(answer.body.as_bytes()));
+    let body = (!is_head).then(|| answer.body.clone());
     session.set_keepalive(None);
     session.write_response_header(Box::new(answer.header()?), is_head).await?;
     session.write_response_body(body, true).await

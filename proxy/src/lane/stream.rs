@@ -29,6 +29,14 @@ pub(super) fn for_instance(request: &mut RequestHeader, exchange: &Exchange) -> 
     });
     set?;
     super::trace::set(request, &exchange.part)?;
+    if let Some(pass) = &exchange.pass {
+        for name in pass.granted.removed_from(&request.headers) {
+            request.remove_header(&name);
+        }
+        for (name, value) in pass.granted.set() {
+            request.insert_header(name.clone(), value.clone())?;
+        }
+    }
     if let Some(rewritten) = &exchange.rewritten {
         // Without an authority, which would be the host again.
         let target = rewritten.target.as_ref().map_or(request.raw_path(), String::as_bytes).to_vec();

@@ -9,6 +9,7 @@ use super::background::Background;
 use super::threads::Threads;
 use super::{Bound, Proxy, StartError, Stop};
 use crate::access::{AccessLog, Owner};
+use crate::checks::{Asker, Verifier};
 use crate::config::{Address, Config, Limits, Listener, Protocol};
 use crate::descriptors::{self, Shares};
 use crate::dice::Dice;
@@ -58,6 +59,8 @@ pub(super) fn start(
     let (balance, arrivals) = Balance::new(workers);
     let metrics = Metrics::new(workers, listeners.iter().map(|bound| Arc::clone(&bound.entrance.door)).collect());
     let quiet = Arc::new(Quiet::default());
+    let verifier = Verifier::new(workers).map_err(|error| StartError::Thread(std::io::Error::other(error)))?;
+    let verifier = Arc::new(verifier);
     let (stop, stop_heard) = watch::channel(Stop::No);
     let (stopping, stopping_heard) = watch::channel(false);
     let (phase, phase_heard) = watch::channel(Phase::Serving);
@@ -80,6 +83,8 @@ pub(super) fn start(
             overload: Arc::clone(&overload),
             balance: Arc::clone(&balance),
             quiet: Arc::clone(&quiet),
+            verifier: Arc::clone(&verifier),
+            asker: Asker::new(),
             ready: ready_heard.clone(),
             stopping: stopping_heard.clone(),
             phase: phase_heard.clone(),

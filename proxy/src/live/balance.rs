@@ -12,7 +12,7 @@ mod set;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dormouse_link::{By, Canary, Endpoint, Environment, FieldToken, Sign};
+use dormouse_link::{By, Canary, Endpoint, Environment, FieldToken, Sign, masked_v6};
 
 pub(crate) use set::Ask;
 use set::{Fits, Set};
@@ -20,7 +20,6 @@ use set::{Fits, Set};
 use super::cell::Instance;
 use super::health::Standing;
 use super::sticky::{Sticky, StickyKey, Tag};
-use crate::config::masked_v6;
 use crate::decide::fields::Fields;
 use crate::decide::headers::Scheme;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwap;
+use dormouse_link::policy::Pause;
 use dormouse_link::{Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, Policy, State};
 use tokio::sync::Notify;
 
@@ -19,6 +20,7 @@ use super::latency::Latency;
 use super::retries::Budget;
 use super::signals::Signals;
 use super::sticky::StickyKey;
+use crate::checks::Checks;
 use crate::decide::fields::Fields;
 use crate::decide::headers::Scheme;
 use crate::decide::refuse::Reason;
@@ -35,6 +37,8 @@ pub(crate) struct Offer {
     pub(crate) environment: Option<Environment>,
     /// Beside `environment.endpoints`, in their order.
     pub(crate) instances: Vec<Arc<Instance>>,
+    /// What requests have to pass; none where the policy asks for nothing.
+    pub(crate) checks: Option<Arc<Checks>>,
     /// How they are chosen among.
     pub(crate) plan: Plan,
 }
@@ -48,7 +52,7 @@ impl Offer {
         key: &StickyKey,
     ) -> Self {
         let plan = Plan::new(&environment, key);
-        Self { version, environment: Some(environment), instances, plan }
+        Self { version, environment: Some(environment), instances, checks: None, plan }
     }
 
     /// Of nothing.
@@ -115,6 +119,8 @@ pub(crate) struct Cell {
     pub(crate) changed: Notify,
     /// Requests held.
     pub(crate) waiters: AtomicU32,
+    /// Requests that wait for the end of a pause: nobody is wanted for them.
+    pub(crate) paused: AtomicU32,
     /// A request was refused because the environment failed, and the control plane was not told yet.
     pub(crate) refused: AtomicBool,
     /// In the list of those that are wanted.
@@ -152,6 +158,8 @@ pub(crate) enum Choice {
     Endpoint(Flight),
     /// Nothing yet; wait for a change.
     Hold,
+    /// Nothing by this version; wait for a change, whatever the state.
+    Pause(Pause),
     /// Ready, but every endpoint of this version was tried and could not be connected to.
     Exhausted,
     /// Nothing, and waiting would not help.
@@ -203,6 +211,7 @@ impl Cell {
             turn: AtomicU32::new(0),
             changed: Notify::new(),
             waiters: AtomicU32::new(0),
+            paused: AtomicU32::new(0),
             refused: AtomicBool::new(false),
             wanted_listed: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
@@ -217,6 +226,16 @@ impl Cell {
     /// The version that is served now.
     pub(crate) fn offer(&self) -> Arc<Offer> {
         self.offer.load_full()
+    }
+
+    /// What requests have to pass, by the version that is served now.
+    pub(crate) fn checks(&self) -> Option<Arc<Checks>> {
+        self.offer.load().checks.clone()
+    }
+
+    /// The largest body by its policy, or `otherwise`.
+    pub(crate) fn body_max(&self, otherwise: u64) -> u64 {
+        self.offer.load().checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(otherwise)
     }
 
     /// What of a request matters for its endpoint.
@@ -269,6 +288,9 @@ impl Choosing<'_> {
     fn board(self, cell: &Arc<Cell>, signals: &Arc<Signals>, dice: &Dice, tried: &Tried) -> Choice {
         let offer = &self.offer;
         let Some(environment) = &offer.environment else { return Choice::Refuse(Reason::NoEndpoint) };
+        if let Some(pause) = environment.policy.pause {
+            return Choice::Pause(pause);
+        }
         match environment.state {
             State::Ready => {}
             State::Closing | State::Asleep | State::Waking => return Choice::Hold,

@@ -23,6 +23,7 @@ use super::drain::Drains;
 use super::signals::{Heard, Signals};
 use super::sites::Site;
 use crate::activity::Activity;
+use crate::checks::Checks;
 use crate::config::Limits;
 use crate::front::tls::certificates;
 use crate::metrics::Metrics;
@@ -221,7 +222,9 @@ impl Feed {
                 self.metrics.enter(&cell.counted, environment.app.as_str(), environment.name.as_str());
                 let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
-                cell.swap(Offer::new(version, *environment, instances, &self.live.sticky));
+                let checks = Checks::next(&environment.policy, old.checks.as_ref());
+                let offer = Offer::new(version, *environment, instances, &self.live.sticky);
+                cell.swap(Offer { checks, ..offer });
                 self.drains.changed(&cell);
                 return Some(cell);
             }

@@ -11,7 +11,7 @@ pub(super) const BOUNDS: [u64; 16] = [
 ];
 
 /// Words that one [`ByWord`] tells apart; those beyond are counted together.
-const WORDS_MAX: usize = 48;
+const WORDS_MAX: usize = 64;
 
 /// See the module.
 #[derive(Debug, Default)]

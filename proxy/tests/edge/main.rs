@@ -1,6 +1,7 @@
 //! The data plane from outside: real sockets, raw clients and origins, and a control plane that is a test.
 
 mod access;
+mod access_rules;
 mod answers;
 mod choosing;
 mod client_address;
@@ -16,9 +17,11 @@ mod lifecycle;
 mod limits;
 mod listening;
 mod logging;
+mod maintenance;
 mod metrics;
 mod overload;
 mod pipelining;
+mod policy_limits;
 mod resumption;
 mod routing;
 mod routing_rules;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::world::client::{Client, Response};
 use crate::world::origin::Origin;
 use crate::world::tls::{Authority, VERSIONS, shake, visit};
-use crate::world::{World, environment, http2, ready, route, soon};
+use crate::world::{World, environment, http2, ready, route, soon, under};
 
 /// Descriptors that this process may have: few enough to use them up.
 const DESCRIPTORS: u64 = 4096;
@@ -149,5 +149,39 @@ async fn without_memory_only_the_busiest_environment_is_refused_and_each_of_its_
     assert_eq!(running.response().await.text(), "one");
     let memory = shown(&world).await["memory"].take();
     assert!(memory["limit"] == 1 && memory["used"].as_u64() > Some(1 << 20), "{memory}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_so_before_overload_and_a_pause_holds_nobody_then() {
+    let mut world = World::with(|config| {
+        config.limits.memory = Some(1);
+        config.listeners[0].trust_forwarded_from = vec!["127.0.0.1".parse().expect("a network")];
+    })
+    .await;
+    let (one, two) = (Origin::start("one").await, Origin::start("two").await);
+    let closed = under(r#"{"access": {"allow": ["192.0.2.1"]}}"#, ready("a.example", 1, &[&one]));
+    let paused = under(r#"{"pause": {}}"#, ready("b.example", 1, &[&two]));
+    world.publish([route("a.example"), closed, route("b.example"), paused]).await;
+    level(&world, "busiest").await;
+    let mut running = world.client().await;
+    running.send(SLOW.replace("\r\n\r\n", "\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")).await;
+    one.got(1).await;
+    soon("it to be the busiest", async {
+        while shown(&world).await["busiest"] != "a.example" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let mut client = world.client().await;
+    for (from, status) in [("192.0.2.2", 403), ("192.0.2.1", 503)] {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-For: {from}\r\n\r\n")).await;
+        assert_eq!(client.response().await.status, status, "{from}");
+    }
+    assert!(is_refused(&client.get("b.example", "/").await, "wait for this site"));
+    let shed = shown(&world).await["shed"].take();
+    assert!(shed["held"] == 1 && shed["requests"] == 1, "{shed}");
+    one.go();
+    assert_eq!(running.response().await.text(), "one");
     world.stop().await;
 }

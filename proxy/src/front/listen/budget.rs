@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::config::{ListenerLimits, masked_v6};
+use crate::config::ListenerLimits;
 use crate::decide::refuse::Reason;
 
 /// A client with IPv6 has all addresses that share so many bits.
@@ -216,7 +216,7 @@ impl Clients {
 /// Who counts as one client.
 fn key(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(masked_v6(address, IPV6_CLIENT_BITS)),
+        IpAddr::V6(address) => IpAddr::V6(dormouse_link::masked_v6(address, IPV6_CLIENT_BITS)),
         address => address,
     }
 }

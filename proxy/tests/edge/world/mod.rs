@@ -195,6 +195,14 @@ pub(crate) fn ready(id: &str, epoch: u64, origins: &[&Origin]) -> Body {
     environment(id, epoch, State::Ready, origins)
 }
 
+/// The same with a policy, as table files have it.
+pub(crate) fn under(policy: &str, mut body: Body) -> Body {
+    if let Body::Environment(environment) = &mut body {
+        environment.policy = serde_json::from_str(policy).expect(policy);
+    }
+    body
+}
+
 /// Waits until `true`; for conditions that nothing announces.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     soon(what, async {

@@ -25,6 +25,9 @@ pub(crate) struct Origin {
 /// As long as a connection may take to a listener that has room for it.
 const CONNECTS_WITHIN: Duration = Duration::from_millis(500);
 
+/// Between two bytes of `/trickle`.
+const TRICKLE: Duration = Duration::from_millis(10);
+
 pub(crate) struct Seen {
     requests: Mutex<Vec<Request>>,
     connections: AtomicUsize,
@@ -240,6 +243,13 @@ async fn connection(client: &mut Client<TcpStream>, name: &'static str, seen: Ar
                 client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())).await;
             }
             "/silent" => std::future::pending().await,
+            "/trickle" => {
+                client.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await;
+                while client.stream.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(TRICKLE).await;
+                }
+                return;
+            }
             "/events" => {
                 client.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n").await;
                 let Ok(go) = seen.go.acquire().await else { return };

@@ -3,6 +3,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::*;
 use crate::access::{AccessLog, Owner};
+use crate::checks::{Asker, Verifier};
 use crate::config::{Http2, Limits, ListenerLimits};
 use crate::dice::Dice;
 use crate::drain::Phase;
@@ -36,6 +37,8 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         metrics,
         dice: Dice::default(),
         quiet: Arc::new(Quiet::default()),
+        verifier: Arc::new(Verifier::new(1).expect("there is randomness")),
+        asker: Asker::default(),
         ready: ready.subscribe(),
         stopping: stopping.subscribe(),
         phase: watch::channel(Phase::Serving).1,

@@ -1,8 +1,10 @@
-//! A range of addresses whose word is taken: proxies in front of this one.
+//! A range of addresses: proxies whose word is taken, clients that are let in or not.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A range of addresses. As text: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.1`, or `unix` for whoever comes through a Unix
 /// socket that is listened on.
@@ -56,7 +58,7 @@ impl Network {
 }
 
 /// An address of which only the first `prefix` bits are kept.
-pub(crate) fn masked_v6(address: Ipv6Addr, prefix: u8) -> Ipv6Addr {
+pub fn masked_v6(address: Ipv6Addr, prefix: u8) -> Ipv6Addr {
     Ipv6Addr::from_bits(address.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0))
 }
 
@@ -103,6 +105,19 @@ impl fmt::Display for Network {
             Self::V6 { first, prefix } => write!(f, "{first}/{prefix}"),
             Self::Unix => f.write_str("unix"),
         }
+    }
+}
+
+/// As text.
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,0 +1,279 @@
+//! `policy.access`: who is let in to an environment, and whether search engines are. All of it is checked before a wake.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HOST_MAX_BYTES, Network, normalise_authority};
+
+/// Users of one environment.
+const USERS_MAX: usize = 100;
+/// Of a user's name and of a realm, in bytes.
+const NAME_MAX_BYTES: usize = 64;
+/// Memory that one verification may take, in KiB: 64 MiB.
+const HASH_MEMORY_MAX: u32 = 64 << 10;
+/// Passes over it.
+const HASH_PASSES_MAX: u32 = 10;
+/// Lanes.
+const HASH_LANES_MAX: u32 = 4;
+/// Of a hash as text, in bytes.
+const HASH_MAX_BYTES: usize = 256;
+/// Of an authority's URL, in bytes.
+const URL_MAX_BYTES: usize = 1024;
+/// Header fields that are copied from an authority's answer.
+const COPIES_MAX: usize = 32;
+/// The longest that an authority may take, in milliseconds.
+const AUTHORITY_MS_MAX: u32 = 30_000;
+/// How long it may take if it is not said.
+const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
+/// Header fields that say how a message is to be read or where it goes; nobody else may set them.
+const NEVER_COPIED: [&str; 19] = [
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Who is let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Access {
+    /// Only clients of these networks, if there are any; others get 403.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Network>,
+    /// No clients of these networks, whatever `allow` says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Network>,
+    /// Only who knows a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic: Option<Basic>,
+    /// Only whom somebody else lets in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_auth: Option<ForwardAuth>,
+    /// Whether search engines may index it. If not, `robots.txt` is answered by the edge and answers say `noindex`.
+    pub indexed: bool,
+}
+
+/// HTTP Basic authentication (RFC 7617).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Basic {
+    /// What the password is for, shown to who is asked for it.
+    #[serde(default = "realm")]
+    pub realm: String,
+    /// Who may come.
+    pub users: Vec<User>,
+    /// What becomes of the field with the password.
+    #[serde(default)]
+    pub authorization: Authorization,
+}
+
+/// Somebody with a password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Without a colon.
+    pub name: String,
+    /// Of the password.
+    pub hash: PasswordHash,
+}
+
+/// A hash of a password: Argon2id as text, `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Never shown in logs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PasswordHash(pub String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+/// What becomes of `Authorization` when its password was right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authorization {
+    /// The application does not get it.
+    #[default]
+    Remove,
+    /// The application gets it.
+    Keep,
+}
+
+/// Somebody else decides: asked for each request by a GET with the client's cookies and what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardAuth {
+    /// Who is asked: `http://` and whatever follows.
+    pub url: String,
+    /// Header fields of its answer that the application gets, and that no client can set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy: Vec<String>,
+    /// How long it may take; then 503.
+    #[serde(default = "authority_ms")]
+    pub timeout_ms: NonZeroU32,
+}
+
+fn realm() -> String {
+    "Restricted".to_owned()
+}
+
+fn authority_ms() -> NonZeroU32 {
+    AUTHORITY_MS
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new(), basic: None, forward_auth: None, indexed: true }
+    }
+}
+
+/// What is wrong with rules of access.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// None, or too many.
+    #[error("basic.users has from 1 to {USERS_MAX} users")]
+    Users,
+    /// It cannot be sent.
+    #[error("basic: a name and a realm are 1 to {NAME_MAX_BYTES} printable characters, without \", \\ and colon")]
+    Name,
+    /// Which of two hashes counts?
+    #[error("basic.users: {0:?} is there twice")]
+    UserTwice(String),
+    /// Not the form, or too expensive.
+    #[error(
+        "basic.users: the hash of {0:?} is Argon2id as text ($argon2id$v=19$m=…,t=…,p=…$…$…), with m up to {HASH_MEMORY_MAX}, t up to {HASH_PASSES_MAX}, p up to {HASH_LANES_MAX}"
+    )]
+    Hash(String),
+    /// It cannot be asked.
+    #[error("forward_auth.url begins with http:// and a host, and has no user and no fragment")]
+    Url,
+    /// It cannot be copied.
+    #[error("forward_auth.copy: {0:?} is no field that can be copied")]
+    Copy(String),
+    /// Too many.
+    #[error("forward_auth.copy has at most {COPIES_MAX} names")]
+    Copies,
+    /// Too long.
+    #[error("forward_auth.timeout_ms is at most {AUTHORITY_MS_MAX}")]
+    Timeout,
+}
+
+impl Access {
+    pub(super) fn check(&self) -> Result<(), AccessError> {
+        self.basic.as_ref().map_or(Ok(()), Basic::check)?;
+        self.forward_auth.as_ref().map_or(Ok(()), ForwardAuth::check)
+    }
+}
+
+impl Basic {
+    fn check(&self) -> Result<(), AccessError> {
+        if self.users.is_empty() || self.users.len() > USERS_MAX {
+            return Err(AccessError::Users);
+        }
+        if !is_plain(&self.realm) {
+            return Err(AccessError::Name);
+        }
+        for (index, user) in self.users.iter().enumerate() {
+            if !is_plain(&user.name) || user.name.contains(':') {
+                return Err(AccessError::Name);
+            }
+            if self.users[..index].iter().any(|other| other.name == user.name) {
+                return Err(AccessError::UserTwice(user.name.clone()));
+            }
+            if !user.hash.is_bearable() {
+                return Err(AccessError::Hash(user.name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    (1..=NAME_MAX_BYTES).contains(&text.len()) && text.bytes().all(plain)
+}
+
+impl PasswordHash {
+    /// Whether it is a hash, and verifying costs no more than an edge can bear.
+    fn is_bearable(&self) -> bool {
+        let mut parts = self.0.split('$');
+        let begins = [Some(""), Some("argon2id"), Some("v=19")].into_iter().all(|begin| parts.next() == begin);
+        let costs = parts.next().and_then(costs);
+        let base64 = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte));
+        let of_length = |text: Option<&str>, least: usize| text.is_some_and(|text| text.len() >= least && base64(text));
+        let [memory, passes, lanes] = costs.unwrap_or_default();
+        begins
+            && self.0.len() <= HASH_MAX_BYTES
+            && (8 * lanes.max(1)..=HASH_MEMORY_MAX).contains(&memory)
+            && (1..=HASH_PASSES_MAX).contains(&passes)
+            && (1..=HASH_LANES_MAX).contains(&lanes)
+            // 8 bytes of salt, 16 of hash.
+            && of_length(parts.next(), 11)
+            && of_length(parts.next(), 22)
+            && parts.next().is_none()
+    }
+}
+
+/// Memory, passes and lanes.
+fn costs(text: &str) -> Option<[u32; 3]> {
+    let mut costs = text.split(',');
+    let mut next = |name: &str| costs.next()?.strip_prefix(name)?.parse().ok();
+    let all = [next("m=")?, next("t=")?, next("p=")?];
+    costs.next().is_none().then_some(all)
+}
+
+impl ForwardAuth {
+    /// Host, perhaps with a port, and the rest, from its `/` on or empty.
+    fn parts(&self) -> Option<(&str, &str)> {
+        let rest = self.url.strip_prefix("http://")?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        Some((authority, path))
+    }
+
+    /// The host that is asked, normalised; requests to it are not asked for.
+    pub fn host(&self) -> Option<String> {
+        let mut bytes = [0; HOST_MAX_BYTES];
+        Some(normalise_authority(self.parts()?.0.as_bytes(), &mut bytes).ok()?.to_owned())
+    }
+
+    fn check(&self) -> Result<(), AccessError> {
+        let graphic = |byte: u8| byte.is_ascii_graphic() && !b"#@\"<>\\^`{|}".contains(&byte);
+        if self.url.len() > URL_MAX_BYTES || !self.url.bytes().all(graphic) || self.host().is_none() {
+            return Err(AccessError::Url);
+        }
+        if self.copy.len() > COPIES_MAX {
+            return Err(AccessError::Copies);
+        }
+        if let Some(name) = self.copy.iter().find(|name| !can_be_copied(name)) {
+            return Err(AccessError::Copy(name.clone()));
+        }
+        if self.timeout_ms.get() > AUTHORITY_MS_MAX {
+            return Err(AccessError::Timeout);
+        }
+        Ok(())
+    }
+}
+
+fn can_be_copied(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=NAME_MAX_BYTES).contains(&name.len())
+        && name.bytes().all(token)
+        && !NEVER_COPIED.iter().any(|never| name.eq_ignore_ascii_case(never))
+}

@@ -1,0 +1,90 @@
+use super::*;
+
+/// How a policy in a table file is refused.
+fn refused(text: &str) -> String {
+    match serde_json::from_str::<Policy>(text) {
+        Ok(policy) => policy.check().expect_err(text).to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+fn with_hash(hash: &str) -> String {
+    format!(r#"{{"access": {{"basic": {{"users": [{{"name": "ann", "hash": "{hash}"}}]}}}}}}"#)
+}
+
+#[test]
+fn a_policy_is_read_as_it_is_written() {
+    for text in [
+        "{}",
+        r#"{"limits":{"rate":{"requests":100,"per_seconds":1,"burst":200},"concurrency":50,"body_bytes":0,"total_ms":1}}"#,
+        r#"{"access":{"allow":["10.0.0.0/8"],"deny":["2001:db8::/32","unix"],"indexed":false}}"#,
+        r#"{"maintenance":{"retry_after_seconds":60,"allow":["192.0.2.1/32"]}}"#,
+        r#"{"pause":{"requests":1000,"wait_ms":60000}}"#,
+    ] {
+        let policy: Policy = serde_json::from_str(text).expect(text);
+        assert_eq!(policy.check(), Ok(()), "{text}");
+        assert_eq!(serde_json::to_string(&policy).expect("plain data"), text);
+    }
+    let short: Policy = serde_json::from_str(r#"{"maintenance": {}, "pause": {}, "access": {}}"#).expect("defaults");
+    assert_eq!(short.pause, Some(Pause::default()));
+    assert_eq!(short.maintenance.as_deref(), Some(&Maintenance::default()));
+    assert!(short.access.expect("it is there").indexed);
+    assert!(Policy::default().is_default());
+}
+
+#[test]
+fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
+    let forward = |rest: &str| format!(r#"{{"access": {{"forward_auth": {{{rest}}}}}}}"#);
+    for (text, words) in [
+        (r#"{"limit": {}}"#, "unknown field `limit`"),
+        (r#"{"limits": {"rat": 1}}"#, "unknown field `rat`"),
+        (r#"{"limits": {"rate": {"requests": 0}}}"#, "expected a nonzero u32"),
+        (r#"{"limits": {"rate": {}}}"#, "missing field `requests`"),
+        (r#"{"limits": {"rate": {"requests": 1000001}}}"#, "policy.limits: a rate is at most 1000000 requests"),
+        (r#"{"limits": {"rate_per_client": {"requests": 1, "per_seconds": 3601}}}"#, "policy.limits: a rate"),
+        (r#"{"limits": {"concurrency": 0}}"#, "expected a nonzero u32"),
+        (r#"{"limits": {"body_bytes": 9999999999999}}"#, "policy.limits: body_bytes is at most"),
+        (r#"{"limits": {"send_ms": 86400001}}"#, "policy.limits: send_ms is at most 86400000"),
+        (r#"{"access": {"allow": ["10.1.2.3/8"]}}"#, "the network with this address begins at 10.0.0.0"),
+        (r#"{"access": {"basic": {"users": []}}}"#, "policy.access: basic.users has from 1 to 100 users"),
+        (&with_hash("plain"), "policy.access: basic.users: the hash of \"ann\" is Argon2id"),
+        (&forward(r#""url": "https://auth.example/""#), "policy.access: forward_auth.url begins with http://"),
+        (&forward(r#""url": "http://u@auth.example/""#), "forward_auth.url"),
+        (&forward(r#""url": "http://""#), "forward_auth.url"),
+        (&forward(r#""url": "http://a b/""#), "forward_auth.url"),
+        (&forward(r#""url": "http://a/", "copy": ["Content-Length"]"#), "\"Content-Length\" is no field that can be"),
+        (&forward(r#""url": "http://a/", "copy": ["x_user"]"#), "\"x_user\" is no field that can be"),
+        (&forward(r#""url": "http://a/", "timeout_ms": 30001"#), "forward_auth.timeout_ms is at most 30000"),
+        (r#"{"maintenance": {"retry_after_seconds": 0}}"#, "expected a nonzero u32"),
+        (r#"{"pause": {"requests": 1001}}"#, "policy.pause: requests is at most 1000"),
+        (r#"{"pause": {"wait_ms": 300001}}"#, "policy.pause: wait_ms is at most 300000"),
+    ] {
+        let said = refused(text);
+        assert!(said.contains(words), "{text}\nsaid {said:?}");
+    }
+}
+
+#[test]
+fn a_hash_costs_no_more_than_an_edge_can_bear_and_is_never_shown() {
+    let policy: Policy = serde_json::from_str(&with_hash(HASH)).expect("a policy");
+    assert_eq!(policy.check(), Ok(()));
+    assert!(!format!("{policy:?}").contains("argon2id"));
+    for (from, to) in [
+        ("argon2id", "argon2i"),
+        ("v=19", "v=16"),
+        ("m=19456", "m=65537"),
+        ("m=19456", "m=7"),
+        ("t=2", "t=11"),
+        ("t=2", "t=0"),
+        ("p=1", "p=5"),
+        ("p=1", "p=1,keyid=x"),
+        ("m=19456,t=2", "t=2,m=19456"),
+        ("c2FsdHNhbHQ", "c2Fs"),
+        ("AAAAAAAA", "\\u0000"),
+        ("c2FsdHNhbHQ$", "c2FsdHNhbHQ$$"),
+    ] {
+        assert!(refused(&with_hash(&HASH.replacen(from, to, 1))).contains("Argon2id"), "{to}");
+    }
+}
