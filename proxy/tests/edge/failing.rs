@@ -157,7 +157,10 @@ async fn p16_a_broken_answer_is_never_a_clean_one() {
     assert_eq!(world.get("a.example", "/garbage").await.status, 502);
     let mut client = world.client().await;
     client.send("GET /cut HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-    assert!(client.head().await.expect("a head").contains("100"));
+    // The reset may overtake the head.
+    if let Some(head) = client.head().await {
+        assert!(head.contains("100"), "{head}");
+    }
     assert!(client.take(100).await.is_none(), "the connection ends before the body does");
     world.stop().await;
 }
