@@ -1,36 +1,36 @@
 //! The data plane: serves what it was last told. The life of a request, in prose:
 //!
-//! A worker thread accepts a connection (`front``::listen`), or is handed one by a worker that has too many. It learns who the
-//! client is (`front::proxy_protocol`), shakes hands if it is TLS (`front::tls`), and wraps the connection in a *fence* (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it
-//! strictly (`front::head`); what is ambiguous ends here. The head is *decided* (`decide`): its host leads through one shard
-//! of the *live* table (`live`) to its site (`live::sites`), whose rules lead to an environment's cell by every reading of the
+//! A worker thread accepts a connection (`front::listen`), or is handed one by a worker that has too many. It learns who
+//! the client is (`front::proxy_protocol`), shakes hands if it is TLS (`front::tls`), and wraps the connection in a *fence*
+//! (`front::conn`). The *gate* (`front::gate`) reads one head, under a total deadline and a size, and parses it strictly
+//! (`front::head`); what is ambiguous ends here. The head is *decided* (`decide`): its host leads through one shard of the
+//! *live* table (`live`) to its site (`live::sites`), whose rules lead to an environment's cell by every reading of the
 //! path (`decide::paths`), or elsewhere (`decide::location`), or the request is answered from the one table of reasons
 //! (`decide::refuse`, `lane::answer`).
 //!
 //! Where the environment's policy asks for it, a routed request passes *checks* (`checks`): networks, rates, maintenance,
 //! passwords, another's word, concurrency; whoever does not pass wakes nobody and reaches nobody.
 //!
-//! It is then *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint, by the
-//! plan that was made with the cell's version (`live::balance`) and without those that failed again and again (`live::health`). If the environment
-//! sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment is wanted.
-//! Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries all that was
-//! decided; the fence shows Pingora this one message and nothing of the next, while the client keeps up a least pace
-//! (`front::pace`). Fields are rewritten (`decide::headers`), the
-//! endpoint becomes a peer whose pool key holds environment and epoch (`origin`), bodies stream both ways. An endpoint that
-//! cannot be connected to is reported, and another tried, or a newer cell waited for, while nothing was sent; all retries of
-//! an environment are a part of its requests (`live::retries`). An answer whose
-//! end could be found in two ways is refused (`decide::response`).
+//! It is then *admitted* (`wake`): it counts itself, looks at the cell, and takes an endpoint, by the plan that was made
+//! with the cell's version (`live::balance`) and without those that failed again and again (`live::health`). If the
+//! environment sleeps, it waits for a newer cell instead, its body unread, and the control plane hears that the environment
+//! is wanted. Then the connection is lent to the *lane* (`lane::pingora`) with its *exchange* (`exchange`), which carries
+//! all that was decided; the fence shows Pingora this one message and nothing of the next, while the client keeps up a
+//! least pace (`front::pace`). Fields are rewritten (`decide::headers`), the endpoint becomes a peer whose pool key holds
+//! environment and epoch (`origin`), bodies stream both ways. An endpoint that cannot be connected to is reported, and
+//! another tried, or a newer cell waited for, while nothing was sent; all retries of an environment are a part of its
+//! requests (`live::retries`). An answer whose end could be found in two ways is refused (`decide::response`).
 //!
-//! Who chose HTTP/2 (by ALPN, or by its preface where the listener allows that) is served by `front::http2`: one task drives
-//! the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels with
-//! its head.
+//! Who chose HTTP/2 (by ALPN, or by its preface where the listener allows that) is served by `front::http2`: one task
+//! drives the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels
+//! with its head.
 //!
-//! When memory, descriptors or another thing runs short (`overload`), new handshakes are refused first, then held requests are
-//! sent away, and then new requests to the busiest environment are refused.
+//! When memory, descriptors or another thing runs short (`overload`), new handshakes are refused first, then held requests
+//! are sent away, and then new requests to the busiest environment are refused.
 //!
 //! When the exchange is dropped, however the request ended, its place in flight is free, it is counted (`metrics`), and its
-//! record is queued (`access`).
-//! The connection comes back to the gate, or is closed so that its client can still read the answer.
+//! record is queued (`access`). The connection comes back to the gate, or is closed so that its client can still read the
+//! answer.
 //!
 //! Beside the workers one thread runs the *feed* (`live::feed`): it applies updates, acknowledges them when no request can
 //! choose by an older cell, and says upwards what is wanted, drained, unreachable (`wake`, `live::drain`) and seen
