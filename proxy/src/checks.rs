@@ -8,7 +8,6 @@
 //! wakes; who is running is counted through every change.
 
 mod basic;
-mod clients;
 mod concurrency;
 mod forward_auth;
 mod rates;

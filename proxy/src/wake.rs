@@ -13,6 +13,7 @@ use dormouse_link::{Report, Wanted};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::count::enter;
 use crate::decide::refuse::Reason;
 use crate::drain::{self, Before};
 use crate::edge::Edge;
@@ -171,11 +172,6 @@ impl Drop for Place {
         self.signals.waiters.fetch_sub(1, Ordering::SeqCst);
         self.signals.held_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }
-}
-
-/// Counts one more unless there are `max`; returns how many there were.
-fn enter(count: &AtomicU32, max: u32) -> Option<u32> {
-    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now < max).then_some(now + 1)).ok()
 }
 
 /// Environments that somebody waits for.

@@ -21,7 +21,8 @@ use http::{HeaderMap, header};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::clients::{Client, Clients};
+use crate::clients::{Client, Clients, Full};
+use crate::count::enter;
 use crate::decide::refuse::Reason;
 
 /// The longest field that is looked at, in bytes.
@@ -229,24 +230,14 @@ struct Place<'v> {
 
 impl<'v> Place<'v> {
     fn take(verifier: &'v Verifier, basic: &'v Basic, client: Client) -> Result<Self, Reason> {
-        let enter = |count: &AtomicU32, most: u32| {
-            let fits = |now: u32| (now < most).then_some(now + 1);
-            count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
-        };
-        {
-            let mut shard = verifier.clients.shard(client);
-            let count = shard.entry(client).or_default();
-            if *count >= VERIFIED_OF_CLIENT {
-                return Err(Reason::TooManyRequests { retry_after: GUESS_AGAIN });
-            }
-            *count += 1;
-        }
-        if !enter(&basic.waiting, VERIFIED_OF_ENVIRONMENT) {
-            leave(verifier, client);
+        let full = |Full| Reason::TooManyRequests { retry_after: GUESS_AGAIN };
+        verifier.clients.enter(client, VERIFIED_OF_CLIENT).map_err(full)?;
+        if enter(&basic.waiting, VERIFIED_OF_ENVIRONMENT).is_none() {
+            verifier.clients.leave(client);
             return Err(Reason::AccessBusy);
         }
-        if !enter(&verifier.waiting, VERIFIED_MAX) {
-            leave(verifier, client);
+        if enter(&verifier.waiting, VERIFIED_MAX).is_none() {
+            verifier.clients.leave(client);
             basic.waiting.fetch_sub(1, Ordering::SeqCst);
             return Err(Reason::AccessBusy);
         }
@@ -254,21 +245,11 @@ impl<'v> Place<'v> {
     }
 }
 
-fn leave(verifier: &Verifier, client: Client) {
-    let mut shard = verifier.clients.shard(client);
-    if let Some(count) = shard.get_mut(&client) {
-        *count -= 1;
-        if *count == 0 {
-            shard.remove(&client);
-        }
-    }
-}
-
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.verifier.waiting.fetch_sub(1, Ordering::SeqCst);
         self.basic.waiting.fetch_sub(1, Ordering::SeqCst);
-        leave(self.verifier, self.client);
+        self.verifier.clients.leave(self.client);
     }
 }
 

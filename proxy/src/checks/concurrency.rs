@@ -1,14 +1,13 @@
 //! How many requests run at a time, of an environment and of each client; those that are held run, too.
 
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dormouse_link::policy::Limits;
 
-use super::clients::{Client, Clients};
+use crate::clients::{Client, Clients, Full};
+use crate::count::enter;
 use crate::decide::refuse::Reason;
 
 /// Who runs. Clients that have nothing running are not remembered, so there are never more of them than requests.
@@ -32,25 +31,14 @@ impl Running {
         let mut slot = Slot { running: Arc::clone(self), counted: (false, None) };
         if let Some(most) = limits.and_then(|limits| limits.concurrency_per_client) {
             let client = Client::of(client);
-            self.enter_of(client, most)?;
+            self.clients.enter(client, most.get()).map_err(|Full| Reason::ClientCrowded)?;
             slot.counted.1 = Some(client);
         }
         if let Some(most) = limits.and_then(|limits| limits.concurrency) {
-            let fits = |now: u32| (now < most.get()).then_some(now + 1);
-            self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).map_err(|_| Reason::Crowded)?;
+            enter(&self.all, most.get()).ok_or(Reason::Crowded)?;
             slot.counted.0 = true;
         }
         Ok(slot)
-    }
-
-    fn enter_of(&self, client: Client, most: NonZeroU32) -> Result<(), Reason> {
-        let mut shard = self.clients.shard(client);
-        let count = shard.entry(client).or_default();
-        if *count >= most.get() {
-            return Err(Reason::ClientCrowded);
-        }
-        *count += 1;
-        Ok(())
     }
 }
 
@@ -60,18 +48,16 @@ impl Drop for Slot {
         if all {
             self.running.all.fetch_sub(1, Ordering::SeqCst);
         }
-        let Some(client) = client else { return };
-        if let Entry::Occupied(mut count) = self.running.clients.shard(client).entry(client) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        if let Some(client) = client {
+            self.running.clients.leave(client);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     fn limits(all: u32, client: u32) -> Limits {

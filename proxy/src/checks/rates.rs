@@ -11,7 +11,7 @@ use std::time::Duration;
 use dormouse_link::policy::{Limits, Rate};
 use tokio::time::Instant;
 
-use super::clients::{Client, Clients, make_room};
+use crate::clients::{Client, Clients, make_room};
 use crate::decide::refuse::Reason;
 
 /// A rate, in nanoseconds.
@@ -98,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::checks::clients::CLIENTS_MAX;
+    use crate::clients::CLIENTS_MAX;
 
     fn rate(requests: u32, per_seconds: u32, burst: u32) -> Rate {
         let number = |number: u32| number.try_into().expect("not 0");

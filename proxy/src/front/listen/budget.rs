@@ -3,22 +3,15 @@
 //! What does not fit is closed at once, counted, and logged once a second at most. Handshakes are the first to go: they cost
 //! the most, and nothing was promised to anybody yet.
 
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::clients::{self, Client, Full};
 use crate::config::ListenerLimits;
 use crate::decide::refuse::Reason;
-
-/// A client with IPv6 has all addresses that share so many bits.
-const IPV6_CLIENT_BITS: u8 = 64;
-/// Parts of the map of clients, each with a lock of its own.
-const SHARDS: usize = 16;
 
 /// See the module.
 pub(crate) struct Budget {
@@ -139,15 +132,16 @@ pub(in crate::front) struct Place {
     budget: Arc<Budget>,
     /// A stream's has none.
     room: Option<Arc<Room>>,
-    client: Option<IpAddr>,
+    client: Option<Client>,
 }
 
 impl Place {
     /// Counts the connection for its client, once that is known.
     pub(super) fn of_client(&mut self, client: Option<IpAddr>) -> Result<(), Spent> {
-        let (Some(clients), Some(client)) = (self.clients(), client) else { return Ok(()) };
-        let client = key(client);
-        clients.enter(client)?;
+        // Who has no address came through a Unix socket, as everybody there does.
+        let (Some(clients), Some(_)) = (self.clients(), client) else { return Ok(()) };
+        let client = Client::of(client);
+        clients.counts.enter(client, clients.most).map_err(|Full| Spent::Client)?;
         self.client = Some(client);
         Ok(())
     }
@@ -161,7 +155,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.budget.open.fetch_sub(1, Ordering::Relaxed);
         if let (Some(clients), Some(client)) = (self.clients(), self.client) {
-            clients.leave(client);
+            clients.counts.leave(client);
         }
         if let Some(room) = &self.room {
             room.open.fetch_sub(1, Ordering::Relaxed);
@@ -169,55 +163,16 @@ impl Drop for Place {
     }
 }
 
-/// Connections by client; only those that have some.
+/// Connections by client, where they are limited.
 pub(crate) struct Clients {
     most: u32,
-    shards: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
-    hasher: RandomState,
+    counts: clients::Clients<u32>,
 }
 
 impl Clients {
     /// Nobody is counted where there is no limit.
     pub(crate) fn limited(most: Option<u32>) -> Option<Arc<Self>> {
-        most.map(|most| Arc::new(Self { most, shards: Default::default(), hasher: RandomState::new() }))
-    }
-
-    fn shard(&self, client: IpAddr) -> std::sync::MutexGuard<'_, HashMap<IpAddr, u32>> {
-        let at = usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or_default();
-        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, client: IpAddr) -> Result<(), Spent> {
-        let mut shard = self.shard(client);
-        match shard.entry(client) {
-            Entry::Occupied(count) if *count.get() >= self.most => Err(Spent::Client),
-            Entry::Occupied(mut count) => {
-                *count.get_mut() += 1;
-                Ok(())
-            }
-            Entry::Vacant(_) if self.most == 0 => Err(Spent::Client),
-            Entry::Vacant(none) => {
-                none.insert(1);
-                Ok(())
-            }
-        }
-    }
-
-    fn leave(&self, client: IpAddr) {
-        if let Entry::Occupied(mut count) = self.shard(client).entry(client) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
-/// Who counts as one client.
-fn key(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(dormouse_link::masked_v6(address, IPV6_CLIENT_BITS)),
-        address => address,
+        most.map(|most| Arc::new(Self { most, counts: clients::Clients::default() }))
     }
 }
 
@@ -308,7 +263,7 @@ mod tests {
             assert!(of(&budget, two).is_ok(), "{two}");
         }
         let clients = budget.rooms[0].clients.as_ref().expect("limited");
-        assert!(clients.shards.iter().all(|shard| shard.lock().expect("not poisoned").is_empty()), "nobody is kept");
+        assert_eq!(clients.counts.len(), 0, "nobody is kept");
         assert_eq!(open(&budget), (0, vec![0]), "a refused one takes no place");
     }
 }
