@@ -4,6 +4,7 @@
 //! sends [`Report`]s of what it applied and saw. Nothing here does IO, reads a clock, or is async; the control plane
 //! validates an object with the very code the edge applies it with.
 
+mod fields;
 mod file;
 mod host;
 mod message;
@@ -15,6 +16,7 @@ pub mod policy;
 mod route;
 mod table;
 
+pub use fields::{canonical_eq, is_reserved_for_proxies};
 pub use file::{FILE_MAX_BYTES, FileCertificate, FileEndpoint, FileEnvironment, FileError, FileRoute, TableFile};
 pub use host::{CertificateName, Covers, HOST_MAX_BYTES, Host, HostError, HostPattern, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};

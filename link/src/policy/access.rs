@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fields::{is_of_messages, is_said_by_edges};
 use crate::{HOST_MAX_BYTES, Network, normalise_authority};
 
 /// Users of one environment.
@@ -27,29 +28,6 @@ const COPIES_MAX: usize = 32;
 const AUTHORITY_MS_MAX: u32 = 30_000;
 /// How long it may take if it is not said.
 const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
-/// Header fields that say how a message is to be read or where it goes; nobody else may set them.
-const NEVER_COPIED: [&str; 19] = [
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-request-id",
-];
-
 /// Who is let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -275,5 +253,6 @@ fn can_be_copied(name: &str) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     (1..=NAME_MAX_BYTES).contains(&name.len())
         && name.bytes().all(token)
-        && !NEVER_COPIED.iter().any(|never| name.eq_ignore_ascii_case(never))
+        && !is_of_messages(name.as_bytes())
+        && !is_said_by_edges(name.as_bytes())
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fields::{is_of_messages, is_reserved_for_proxies};
 use crate::{RoutePath, path};
 
 /// Fields that one rule may ask for.
@@ -145,29 +146,6 @@ pub enum NotAsked {
     Value,
 }
 
-/// Fields that the edge reads, rebuilds or removes: an application would see others than the rule did.
-const NOT_THE_CLIENTS: [&str; 17] = [
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "true-client-ip",
-    "upgrade",
-    "x-client-ip",
-    "x-real-ip",
-    "x-request-id",
-];
-/// The same by how they begin.
-const NOT_THE_CLIENTS_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
-
 impl FromStr for MethodName {
     type Err = NotAsked;
 
@@ -190,7 +168,8 @@ impl FromStr for FieldName {
             return Err(NotAsked::Name);
         }
         let name = text.to_ascii_lowercase();
-        if NOT_THE_CLIENTS.contains(&&*name) || NOT_THE_CLIENTS_PREFIXES.iter().any(|begin| name.starts_with(begin)) {
+        // An application would see another one than the rule did.
+        if is_of_messages(name.as_bytes()) || is_reserved_for_proxies(name.as_bytes()) {
             return Err(NotAsked::NotTheClients);
         }
         Ok(Self(name.into()))

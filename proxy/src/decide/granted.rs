@@ -3,9 +3,8 @@
 //!
 //! Pure; found out by the checks, applied to heads of HTTP/1 by [`super::headers::for_instance`] and to streams by the lane.
 
+use dormouse_link::canonical_eq;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-
-use super::headers::canonical_eq;
 
 /// See the module.
 #[derive(Debug, Default)]

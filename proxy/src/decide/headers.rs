@@ -1,7 +1,6 @@
 //! Header fields on their way through: ours are rebuilt, the client's versions of them dropped, hop-by-hop ones removed.
 //!
-//! Pure; the lanes apply what is decided here. Application servers map `_` and `-` to one name, so a field's twin with
-//! underscores counts as the field itself.
+//! Pure; the lanes apply what is decided here.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,26 +8,13 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
+use dormouse_link::is_reserved_for_proxies;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::Rewritten;
 use super::granted::Granted;
 use super::trace::{PARENT_FIELD, Part};
 use crate::front::head::{Edits, Form, Head};
-
-/// Fields that only proxies set, beside those with a prefix of [`RESERVED_PREFIXES`].
-const RESERVED: [&str; 8] = [
-    "forwarded",
-    "x-real-ip",
-    "x-request-id",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "proxy",
-    "x-original-forwarded-for",
-];
-/// Forwarding, a content delivery network's, and our own.
-const RESERVED_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
 
 /// Room for our fields beside the host, which is in two of them.
 const FIELDS_BYTES: usize = 410;
@@ -70,18 +56,6 @@ impl Scheme {
             Self::Https => "https",
         }
     }
-}
-
-/// Whether a client's field of that name is dropped.
-pub(crate) fn is_reserved_for_proxies(name: &[u8]) -> bool {
-    let prefixed = |prefix: &&str| name.get(..prefix.len()).is_some_and(|begin| canonical_eq(begin, prefix));
-    RESERVED.iter().any(|reserved| canonical_eq(name, reserved)) || RESERVED_PREFIXES.iter().any(prefixed)
-}
-
-/// Whether an application may take `name` for the (lower-case) field `field`.
-pub(crate) fn canonical_eq(name: &[u8], field: &str) -> bool {
-    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == field.len() && name.iter().map(fold).eq(field.bytes())
 }
 
 /// The names that are removed from a request.

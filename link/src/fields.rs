@@ -1,0 +1,68 @@
+//! Header fields that are not the client's to say, or not the application's: one list for whoever drops, asks for, or copies
+//! fields.
+//!
+//! Application servers map `_` and `-` to one name, so a field's twin with underscores counts as the field itself.
+
+/// Fields that only proxies say, beside those with a prefix of [`PROXIES_PREFIXES`].
+const PROXIES: [&str; 8] = [
+    "forwarded",
+    "x-real-ip",
+    "x-request-id",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "proxy",
+    "x-original-forwarded-for",
+];
+/// Forwarding, a content delivery network's, and our own.
+const PROXIES_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
+
+/// What an edge says to an instance in any case.
+const SAID_BY_EDGES: [&str; 9] = [
+    "forwarded",
+    "traceparent",
+    "tracestate",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// How a message is to be read, where it goes, and what becomes of its connection (RFC 9110 section 7.6.1, RFC 9112 section 6).
+const OF_MESSAGES: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Whether an application may take `name` for the (lower-case) field `field`.
+pub fn canonical_eq(name: &[u8], field: &str) -> bool {
+    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == field.len() && name.iter().map(fold).eq(field.bytes())
+}
+
+/// Whether only proxies say a field of that name: a client's is dropped.
+pub fn is_reserved_for_proxies(name: &[u8]) -> bool {
+    let prefixed = |prefix: &&str| name.get(..prefix.len()).is_some_and(|begin| canonical_eq(begin, prefix));
+    PROXIES.iter().any(|field| canonical_eq(name, field)) || PROXIES_PREFIXES.iter().any(prefixed)
+}
+
+/// Whether a field of that name says how its message is to be read, or is its connection's.
+pub(crate) fn is_of_messages(name: &[u8]) -> bool {
+    OF_MESSAGES.iter().any(|field| canonical_eq(name, field))
+}
+
+/// Whether instances get the edge's own field of that name.
+pub(crate) fn is_said_by_edges(name: &[u8]) -> bool {
+    SAID_BY_EDGES.iter().any(|field| canonical_eq(name, field))
+}
