@@ -2,7 +2,9 @@
 
 mod again;
 pub(crate) mod answer;
+mod failed;
 pub(crate) mod pages;
 pub(crate) mod pingora;
+mod response;
 mod stream;
 mod trace;

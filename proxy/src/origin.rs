@@ -9,6 +9,7 @@ use pingora::prelude::HttpPeer;
 
 use crate::checks::Times;
 use crate::edge::Edge;
+use crate::exchange::Exchange;
 use crate::front::head::{Kind, Version};
 use crate::live::cell::Flight;
 
@@ -74,6 +75,11 @@ pub(crate) fn protocol(flight: &Flight, kind: Kind) -> UpstreamProtocol {
             flight.policy().map(|policy| policy.protocol).unwrap_or_default()
         }
     }
+}
+
+/// Whether a request's instance is spoken to in HTTP/2.
+pub(crate) fn speaks_http2(exchange: &Exchange) -> bool {
+    exchange.flight.as_ref().is_some_and(|flight| protocol(flight, exchange.kind) == UpstreamProtocol::H2c)
 }
 
 /// Of as many requests as connections may be kept, each keeps its own; who comes beyond them does not.

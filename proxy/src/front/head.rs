@@ -2,17 +2,19 @@
 //!
 //! Pure; called by the gate with the bytes from the request line to the empty line.
 
+mod target;
+
 use std::ops::Range;
 
-use dormouse_link::{HOST_MAX_BYTES, normalise_authority};
+use dormouse_link::{HOST_MAX_BYTES, canonical_eq, is_reserved_for_proxies, normalise_authority};
 use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
 use super::fence::Framing;
 use crate::config::Limits;
-use crate::decide::headers::{canonical_eq, is_reserved_for_proxies};
 use crate::decide::refuse::Reason;
 use crate::decide::trace::{PARENT_FIELD, STATE_FIELD, Trace};
+use target::Target;
 
 /// Header fields of a request; then 431.
 pub(crate) const HEADERS_MAX: usize = 100;
@@ -303,46 +305,6 @@ impl Edits {
             }
         }
         edits
-    }
-}
-
-/// A fragment is never sent (RFC 9112 section 3.2), and browsers escape the others; parsers differ in what they make of them.
-const NOT_IN_TARGETS: &[u8] = b"#\"<>";
-
-/// Whether there is a backquote in the path, where browsers escape it; in a query they do not.
-fn has_backquote(target: &str) -> bool {
-    target.split('?').next().is_some_and(|path| path.contains('`'))
-}
-
-struct Target<'a> {
-    origin_form: String,
-    form: Form,
-    authority: Option<&'a [u8]>,
-}
-
-impl<'a> Target<'a> {
-    fn parse(target: &'a str, method: &Method) -> Result<Self, Reason> {
-        if !target.bytes().all(|byte| byte.is_ascii_graphic() && !NOT_IN_TARGETS.contains(&byte))
-            || has_backquote(target)
-        {
-            return Err(Reason::BadHead);
-        }
-        if target.starts_with('/') || (target == "*" && *method == Method::OPTIONS) {
-            return Ok(Self { origin_form: target.to_owned(), form: Form::Origin, authority: None });
-        }
-        let scheme_end = target.find("://").ok_or(Reason::BadHead)?;
-        if !matches!(target[..scheme_end].to_ascii_lowercase().as_str(), "http" | "https") {
-            return Err(Reason::BadHead);
-        }
-        let rest = &target[scheme_end + 3..];
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let origin_form = match path {
-            // It asks for the server itself (RFC 9112 section 3.2.4).
-            "" if *method == Method::OPTIONS => "*".to_owned(),
-            path if path.starts_with('/') => path.to_owned(),
-            path => format!("/{path}"),
-        };
-        Ok(Self { origin_form, form: Form::Absolute, authority: Some(authority.as_bytes()) })
     }
 }
 

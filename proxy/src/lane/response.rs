@@ -1,0 +1,65 @@
+//! The head of an instance's answer: refused if it is ambiguous, without what is only its connection's, and with what this
+//! edge says to the client.
+//!
+//! Called by the lane for each head, those of interim answers included.
+
+use std::sync::atomic::Ordering;
+
+use http::{HeaderValue, header};
+use pingora::http::ResponseHeader;
+use pingora::prelude::*;
+use pingora::proxy::Session;
+
+use crate::decide::headers::dropped_from_response;
+use crate::decide::response::is_clear;
+use crate::exchange::{Exchange, millis};
+use crate::front::head::Kind;
+
+/// The begin of the media type of an answer that may be silent for long.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// Takes a head from an instance.
+pub(super) fn from_instance(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    if response.status == 101 && exchange.kind != Kind::WebSocket {
+        // Pingora lets it pass where neither side asked.
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for").into_up());
+    }
+    if !is_clear(response.version, &response.headers) {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an ambiguous answer").into_up());
+    }
+    for name in dropped_from_response(&response.headers, response.status.as_u16()) {
+        response.remove_header(&name);
+    }
+    Ok(())
+}
+
+/// Has a head say what the client is told beside the instance's words.
+pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    if session.req_header().version == http::Version::HTTP_10
+        && response.headers.contains_key(header::TRANSFER_ENCODING)
+    {
+        // The client knows no chunks: the body ends with the connection.
+        response.remove_header(&header::TRANSFER_ENCODING);
+        session.set_keepalive(None);
+    }
+    let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
+        exchange.wire.streams.store(true, Ordering::Relaxed);
+    }
+    if exchange.checks.as_ref().is_some_and(|checks| checks.forbid_indexing()) && !response.status.is_informational() {
+        response.append_header("X-Robots-Tag", "noindex")?;
+    }
+    if let Some(flight) = &exchange.flight
+        && !response.status.is_informational()
+        && let Some(cookie) = flight.cookie(&exchange.tried.wish, exchange.facts.scheme)
+    {
+        response.append_header(header::SET_COOKIE, cookie)?;
+    }
+    if let (Some(hsts), false) = (&exchange.hsts, response.status.is_informational()) {
+        response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+    }
+    if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
+        response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
+    }
+    Ok(())
+}
