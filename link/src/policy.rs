@@ -6,6 +6,7 @@
 
 mod access;
 mod balance;
+mod compression;
 mod limits;
 mod maintenance;
 mod upstream;
@@ -14,6 +15,7 @@ pub use access::{Access, AccessError, Authorization, Basic, ForwardAuth, Passwor
 pub use balance::{
     Balance, By, Canary, FIELD_TOKEN_MAX_BYTES, FieldToken, FieldTokenError, Percent, PercentError, Sign,
 };
+pub use compression::{Coding, Compression, CompressionError, MediaTypes, MediaTypesError};
 pub use limits::{Limits, LimitsError, Rate};
 pub use maintenance::{Maintenance, Pause, PauseError};
 pub use upstream::{IdleSeconds, IdleSecondsError, Pool, UpstreamProtocol};
@@ -45,6 +47,9 @@ pub struct Policy {
     /// How connections to its instances are kept.
     #[serde(default, skip_serializing_if = "Pool::is_default")]
     pub pool: Pool,
+    /// Which answers are compressed; none if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Box<Compression>>,
 }
 
 /// Why a policy is refused, in words for its owner.
@@ -59,6 +64,9 @@ pub enum PolicyError {
     /// In `pause`.
     #[error("policy.pause: {0}")]
     Pause(#[from] PauseError),
+    /// In `compression`.
+    #[error("policy.compression: {0}")]
+    Compression(#[from] CompressionError),
 }
 
 impl Policy {
@@ -69,7 +77,7 @@ impl Policy {
 
     /// Whether an edge may serve by it.
     pub(crate) fn check(&self) -> Result<(), crate::Invalid> {
-        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _ } = self;
+        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _, compression } = self;
         if let Some(limits) = limits {
             limits.check().map_err(PolicyError::from)?;
         }
@@ -78,6 +86,9 @@ impl Policy {
         }
         if let Some(pause) = pause {
             pause.check().map_err(PolicyError::from)?;
+        }
+        if let Some(compression) = compression {
+            compression.check().map_err(PolicyError::from)?;
         }
         balance.as_ref().map_or(Ok(()), |balance| balance.check())
     }

@@ -3,6 +3,7 @@
 //! In this order: is the host known, may this connection ask for it, is the path ours, is the host served over HTTPS only, and
 //! which rule does the request meet. Whatever is answered here, neither wakes nor reaches anybody.
 
+pub(crate) mod compress;
 pub(crate) mod fields;
 pub(crate) mod forwarded;
 pub(crate) mod granted;

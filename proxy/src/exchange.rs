@@ -22,6 +22,7 @@ use crate::front::Visit;
 use crate::front::conn::Wire;
 use crate::front::head::{Head, Kind, Reader, Version};
 use crate::front::http2::taking::Taking;
+use crate::lane::compress::Compressing;
 use crate::live::cell::{Cell, Flight, Tried};
 use crate::metrics::Outcome;
 use crate::spans::Span;
@@ -63,6 +64,8 @@ pub(crate) struct Exchange {
     /// What it may have in memory while it is held.
     pub(crate) held_bytes: usize,
     pub(crate) refused: Option<Reason>,
+    /// Its answer, if that is compressed.
+    pub(crate) compressing: Option<Box<Compressing>>,
     /// When the instance's answer began.
     pub(crate) first_byte: Option<Duration>,
     /// The trace that it is part of.
@@ -142,6 +145,7 @@ impl Exchange {
             held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
             refused: None,
+            compressing: None,
             first_byte: None,
             part: part(edge),
             record,

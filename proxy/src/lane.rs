@@ -2,6 +2,8 @@
 
 mod again;
 pub(crate) mod answer;
+pub(crate) mod compress;
+mod encoder;
 mod failed;
 pub(crate) mod pages;
 pub(crate) mod pingora;

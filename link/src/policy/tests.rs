@@ -22,6 +22,8 @@ fn a_policy_is_read_as_it_is_written() {
         r#"{"access":{"allow":["10.0.0.0/8"],"deny":["2001:db8::/32","unix"],"indexed":false}}"#,
         r#"{"maintenance":{"retry_after_seconds":60,"allow":["192.0.2.1/32"]}}"#,
         r#"{"pause":{"requests":1000,"wait_ms":60000}}"#,
+        r#"{"compression":{}}"#,
+        r#"{"compression":{"types":["text/html","application/*+json"],"least_bytes":0,"codings":["gzip","zstd"]}}"#,
     ] {
         let policy: Policy = serde_json::from_str(text).expect(text);
         assert_eq!(policy.check(), Ok(()), "{text}");
@@ -59,6 +61,13 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
         (&forward(r#""url": "http://a/", "timeout_ms": 30001"#), "forward_auth.timeout_ms is at most 30000"),
         (r#"{"maintenance": {"retry_after_seconds": 0}}"#, "expected a nonzero u32"),
         (r#"{"pause": {"requests": 1001}}"#, "policy.pause: requests is at most 1000"),
+        (r#"{"compression": {"types": []}}"#, "policy.compression: types has from 1 to 64 media types"),
+        (r#"{"compression": {"types": ["html"]}}"#, "\"html\" is no media type: text/html"),
+        (r#"{"compression": {"least_bytes": 16777217}}"#, "policy.compression: least_bytes is at most 16777216"),
+        (r#"{"compression": {"codings": []}}"#, "policy.compression: codings has from 1 to 3"),
+        (r#"{"compression": {"codings": ["gzip", "gzip"]}}"#, "policy.compression: codings has from 1 to 3"),
+        (r#"{"compression": {"codings": ["deflate"]}}"#, "unknown variant `deflate`"),
+        (r#"{"compression": {"level": 9}}"#, "unknown field `level`"),
         (r#"{"pause": {"wait_ms": 300001}}"#, "policy.pause: wait_ms is at most 300000"),
     ] {
         let said = refused(text);

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::again::{Again, after_sending, choose_again, note_failure};
 use super::failed::{reason, write_refusal};
-use super::{response, stream};
+use super::{compress, response, stream};
 use crate::access::EndedBy;
 use crate::config::Limits;
 use crate::decide::refuse::Reason;
@@ -218,22 +218,31 @@ impl ProxyHttp for Lane {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         let exchange = ours(context)?;
-        if exchange.version == Version::Http2 {
-            let count = body.as_ref().map_or(0, |body| body.len() as u64);
-            exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
-        }
         if exchange.time_left() == Some(Duration::ZERO) {
             exchange.refuse(Reason::ResponseTimeout);
             return Err(Error::new_up(ErrorType::ReadTimedout));
         }
-        if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
-            *body = body.take().map(|body| taking.part(body));
-        }
+        compress::part(exchange, body, end)?;
+        sending(exchange, body);
         Ok(None)
+    }
+
+    /// A compressed answer ends here, where it has trailers, which go: they would be of another body.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut http::HeaderMap,
+        context: &mut Context,
+    ) -> Result<Option<Bytes>> {
+        let exchange = ours(context)?;
+        let mut body = None;
+        compress::part(exchange, &mut body, true)?;
+        sending(exchange, &mut body);
+        Ok(body)
     }
 
     fn error_while_proxy(
@@ -291,6 +300,17 @@ impl ProxyHttp for Lane {
         _which: ProxyWarnLogContext,
     ) -> bool {
         true
+    }
+}
+
+/// Counts a part of an answer to a stream, which nobody else does, and has its client take it in time.
+fn sending(exchange: &Exchange, body: &mut Option<Bytes>) {
+    if exchange.version == Version::Http2 {
+        let count = body.as_ref().map_or(0, |body| body.len() as u64);
+        exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
+    }
+    if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
+        *body = body.take().map(|body| taking.part(body));
     }
 }
 

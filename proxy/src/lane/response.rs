@@ -10,6 +10,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora::proxy::Session;
 
+use super::compress;
 use crate::decide::headers::dropped_from_response;
 use crate::decide::response::is_clear;
 use crate::exchange::{Exchange, millis};
@@ -34,7 +35,7 @@ pub(super) fn from_instance(response: &mut ResponseHeader, exchange: &Exchange) 
 }
 
 /// Has a head say what the client is told beside the instance's words.
-pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
     if session.req_header().version == http::Version::HTTP_10
         && response.headers.contains_key(header::TRANSFER_ENCODING)
     {
@@ -61,5 +62,5 @@ pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, e
     if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
         response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
     }
-    Ok(())
+    compress::head(session.req_header(), response, exchange)
 }

@@ -5,6 +5,7 @@ mod access_rules;
 mod answers;
 mod choosing;
 mod client_address;
+mod compression;
 mod corpus;
 mod drain;
 mod failing;

@@ -107,6 +107,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let authority = head.uri.authority().map_or("", |authority| authority.as_str());
     let answer = Response::builder()
         .header("x-name", name)
+        .header("content-type", "text/plain")
         .header("x-method", head.method.as_str())
         .header("x-authority", authority)
         .header("x-path", head.uri.path_and_query().map_or("", |path| path.as_str()))

@@ -229,6 +229,15 @@ async fn connection(client: &mut Client<TcpStream>, name: &'static str, seen: Ar
                 return;
             }
             "/raw" => client.send(script(&seen)).await,
+            // The script's first half, and the second one when it is told to.
+            "/raw-halves" => {
+                let script = script(&seen);
+                let at = script.windows(4).position(|window| window == b"HALF").expect("a mark");
+                client.send(&script[..at]).await;
+                let Ok(go) = seen.go.acquire().await else { return };
+                go.forget();
+                client.send(&script[at + 4..]).await;
+            }
             "/raw-end" => return client.send(script(&seen)).await,
             "/raw-late" => {
                 client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())).await;
