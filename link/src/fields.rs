@@ -15,7 +15,9 @@ const PROXIES: [&str; 8] = [
     "x-original-forwarded-for",
 ];
 /// Forwarding, a content delivery network's, and our own.
-const PROXIES_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", "x-dormouse-"];
+const PROXIES_PREFIXES: [&str; 3] = ["x-forwarded-", "cf-", OURS_PREFIX];
+/// What edges and the control plane tell each other.
+const OURS_PREFIX: &str = "x-dormouse-";
 
 /// What an edge says to an instance in any case.
 const SAID_BY_EDGES: [&str; 9] = [
@@ -45,6 +47,9 @@ const OF_MESSAGES: [&str; 11] = [
     "upgrade",
 ];
 
+/// How the bytes of an answer's body are to be read, and what only the next hop is asked.
+const OF_ANSWERS: [&str; 2] = ["content-encoding", "proxy-authenticate"];
+
 /// Whether an application may take `name` for the (lower-case) field `field`.
 pub fn canonical_eq(name: &[u8], field: &str) -> bool {
     let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
@@ -53,8 +58,21 @@ pub fn canonical_eq(name: &[u8], field: &str) -> bool {
 
 /// Whether only proxies say a field of that name: a client's is dropped.
 pub fn is_reserved_for_proxies(name: &[u8]) -> bool {
-    let prefixed = |prefix: &&str| name.get(..prefix.len()).is_some_and(|begin| canonical_eq(begin, prefix));
-    PROXIES.iter().any(|field| canonical_eq(name, field)) || PROXIES_PREFIXES.iter().any(prefixed)
+    is_proxies_own(name) || PROXIES_PREFIXES.iter().any(|prefix| begins_with(name, prefix))
+}
+
+fn is_proxies_own(name: &[u8]) -> bool {
+    PROXIES.iter().any(|field| canonical_eq(name, field))
+}
+
+fn begins_with(name: &[u8], prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|begin| canonical_eq(begin, prefix))
+}
+
+/// Whether a name is almost one that frames a body, so that somebody behind may take it for that; or is one.
+pub fn is_disguise(name: &[u8]) -> bool {
+    let letters = || name.iter().filter(|byte| byte.is_ascii_alphabetic()).map(u8::to_ascii_lowercase);
+    name.len() >= 13 && (letters().eq(*b"contentlength") || letters().eq(*b"transferencoding"))
 }
 
 /// Whether a field of that name says how its message is to be read, or is its connection's.
@@ -65,4 +83,16 @@ pub(crate) fn is_of_messages(name: &[u8]) -> bool {
 /// Whether instances get the edge's own field of that name.
 pub(crate) fn is_said_by_edges(name: &[u8]) -> bool {
     SAID_BY_EDGES.iter().any(|field| canonical_eq(name, field))
+}
+
+/// Whether a route may change that field of requests: not what frames them, and not who asked for what.
+pub(crate) fn is_editable_in_requests(name: &[u8]) -> bool {
+    let is_ours = is_said_by_edges(name) || is_proxies_own(name) || begins_with(name, OURS_PREFIX);
+    !(is_of_messages(name) || is_disguise(name) || is_ours)
+}
+
+/// Whether a route may change that field of answers: nothing by which their end, or their body's form, is known.
+pub(crate) fn is_editable_in_answers(name: &[u8]) -> bool {
+    let is_of_body = OF_ANSWERS.iter().any(|field| canonical_eq(name, field));
+    !(is_of_messages(name) || is_disguise(name) || is_of_body)
 }

@@ -16,15 +16,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Limits;
 use crate::{
-    Action, Body, Certificate, CertificateName, Environment, EnvironmentId, Epoch, FieldMatch, Forward, Generation,
-    Host, HostPattern, Https, LABEL_MAX_BYTES, Label, MethodName, Object, ObjectId, OrganisationId, PathMatch, Policy,
-    Redirect, Route, RoutePath, Rule, State, Table, Term, To, When,
+    Action, Body, Certificate, CertificateName, Edits, Environment, EnvironmentId, Epoch, FieldMatch, Forward,
+    Generation, Host, HostPattern, Https, LABEL_MAX_BYTES, Label, MethodName, Object, ObjectId, OrganisationId,
+    PathMatch, Policy, Redirect, Route, RoutePath, Rule, State, Table, Term, To, When, once,
 };
 
 mod endpoint;
 mod error;
-mod once;
 
 pub use endpoint::FileEndpoint;
 pub use error::FileError;
@@ -82,6 +82,15 @@ pub struct FileRoute {
     /// What comes in the place of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite_host: Option<Host>,
+    /// What is changed of requests' fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<Box<Edits>>,
+    /// What is changed of answers' fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<Box<Edits>>,
+    /// What takes the place of the environment's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<Limits>>,
 }
 
 /// What a host asks of connections.
@@ -196,7 +205,7 @@ impl TableFile {
         let rules: Vec<_> = routes.iter().map(|(at, id)| self.routes[*at].rule(id.clone())).collect();
         let to = match &rules[..] {
             [Rule { when, action: Action::Forward(forward) }]
-                if *when == When::default() && forward.replace_prefix.is_none() && forward.rewrite_host.is_none() =>
+                if *when == When::default() && forward.changes_nothing() =>
             {
                 To::Environment(forward.environment.clone())
             }
@@ -219,7 +228,7 @@ impl FileRoute {
             }
             (None, Some(name), None) if environments.contains_key(name) => Ok(()),
             (None, Some(name), None) => Err(FileError::NoEnvironment { at, host: host(), environment: name.clone() }),
-            (None, None, Some(_)) if self.replace_prefix.is_some() || self.rewrite_host.is_some() => {
+            (None, None, Some(_)) if !self.forward(EnvironmentId::new("")).changes_nothing() => {
                 Err(FileError::RewritesRedirect { at, host: host() })
             }
             (None, None, Some(_)) => Ok(()),
@@ -236,13 +245,20 @@ impl FileRoute {
         };
         let action = match &self.redirect {
             Some(redirect) => Action::Redirect(redirect.clone()),
-            None => Action::Forward(Forward {
-                environment,
-                replace_prefix: self.replace_prefix.clone(),
-                rewrite_host: self.rewrite_host.clone(),
-            }),
+            None => Action::Forward(self.forward(environment)),
         };
         Rule { when, action }
+    }
+
+    fn forward(&self, environment: EnvironmentId) -> Forward {
+        Forward {
+            environment,
+            replace_prefix: self.replace_prefix.clone(),
+            rewrite_host: self.rewrite_host.clone(),
+            request_headers: self.request_headers.clone(),
+            response_headers: self.response_headers.clone(),
+            limits: self.limits.clone(),
+        }
     }
 
     /// The environment of its own that a route with endpoints has.

@@ -11,12 +11,13 @@ mod message;
 mod millis;
 mod name;
 mod network;
+mod once;
 pub mod path;
 pub mod policy;
 mod route;
 mod table;
 
-pub use fields::{canonical_eq, is_reserved_for_proxies};
+pub use fields::{canonical_eq, is_disguise, is_reserved_for_proxies};
 pub use file::{FILE_MAX_BYTES, FileCertificate, FileEndpoint, FileEnvironment, FileError, FileRoute, TableFile};
 pub use host::{CertificateName, Covers, HOST_MAX_BYTES, Host, HostError, HostPattern, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};
@@ -30,7 +31,8 @@ pub use policy::{
     PercentError, Policy, Pool, Sign, UpstreamProtocol,
 };
 pub use route::{
-    Action, Asked, FIELDS_MAX, FieldMatch, FieldName, Forward, Found, Hsts, Https, MethodName, PathMatch, RULES_MAX,
-    Redirect, RedirectError, RedirectStatus, Route, RouteError, Rule, RuleError, Scheme, To, ToHttps, When,
+    Action, Asked, EDITS_MAX, EDITS_MAX_BYTES, EditError, Edits, FIELDS_MAX, FieldMatch, FieldName, Forward, Found,
+    Hsts, Https, MethodName, PathMatch, RULES_MAX, Redirect, RedirectError, RedirectStatus, Route, RouteError, Rule,
+    RuleError, Scheme, To, ToHttps, When,
 };
 pub use table::{Body, Certificate, Endpoint, Environment, Invalid, Object, ObjectId, State, Table};

@@ -6,15 +6,18 @@
 //! A route that contradicts itself is refused whole, in words for its owner.
 
 mod check;
+mod edits;
 mod form;
 mod redirect;
 mod when;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Limits;
 use crate::{EnvironmentId, Host, HostPattern, RoutePath};
 
 pub use check::{RULES_MAX, RouteError, RuleError};
+pub use edits::{EDITS_MAX, EDITS_MAX_BYTES, EditError, Edits};
 pub use redirect::{Redirect, RedirectError, RedirectStatus, Scheme};
 pub use when::{Asked, FIELDS_MAX, FieldMatch, FieldName, Found, MethodName, PathMatch, When};
 
@@ -58,7 +61,7 @@ pub enum Action {
     Redirect(Box<Redirect>),
 }
 
-/// To which environment a request goes, and what is changed of it on the way.
+/// To which environment a request goes, and what is changed of it and of its answer on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// Who serves it.
@@ -67,6 +70,12 @@ pub struct Forward {
     pub replace_prefix: Option<RoutePath>,
     /// What comes in the place of the host.
     pub rewrite_host: Option<Host>,
+    /// What is changed of the request's fields. Boxed, since few rules say it.
+    pub request_headers: Option<Box<Edits>>,
+    /// What is changed of the answer's.
+    pub response_headers: Option<Box<Edits>>,
+    /// What takes the place of the environment's, and its own rates.
+    pub limits: Option<Box<Limits>>,
 }
 
 /// What a host asks of connections.
@@ -132,6 +141,30 @@ impl Route {
             Action::Forward(forward) => Some(&forward.environment),
             Action::Redirect(_) => None,
         }))
+    }
+}
+
+impl Forward {
+    /// As requests are.
+    pub fn new(environment: EnvironmentId) -> Self {
+        Self {
+            environment,
+            replace_prefix: None,
+            rewrite_host: None,
+            request_headers: None,
+            response_headers: None,
+            limits: None,
+        }
+    }
+
+    /// Whether it only says where requests go.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        let Self { environment: _, replace_prefix, rewrite_host, request_headers, response_headers, limits } = self;
+        replace_prefix.is_none()
+            && rewrite_host.is_none()
+            && request_headers.is_none()
+            && response_headers.is_none()
+            && limits.is_none()
     }
 }
 

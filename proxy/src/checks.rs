@@ -12,6 +12,7 @@ mod concurrency;
 mod forward_auth;
 mod rates;
 mod robots;
+mod rule;
 mod times;
 
 use std::future::Future;
@@ -34,6 +35,7 @@ use crate::wake::NotAdmitted;
 
 pub(crate) use basic::Verifier;
 pub(crate) use forward_auth::Asker;
+pub(crate) use rule::RuleLimits;
 pub(crate) use times::Times;
 
 use basic::Basic;
@@ -56,7 +58,7 @@ pub(crate) struct Checks {
 /// What passing gave a request; it has its place among those that run until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    _slot: Slot,
+    _slots: [Option<Slot>; 2],
     pub(crate) granted: Granted,
 }
 
@@ -123,11 +125,6 @@ impl Checks {
         self.limits.as_ref()?.body_bytes
     }
 
-    /// The times that it says, in place of an edge's.
-    pub(crate) fn times(&self, limits: &crate::config::Limits) -> Times {
-        Times::new(self.limits.as_deref(), limits)
-    }
-
     /// Whether search engines are to stay away.
     pub(crate) fn forbid_indexing(&self) -> bool {
         self.access.as_ref().is_some_and(|access| !access.indexed)
@@ -158,8 +155,13 @@ impl Checks {
     }
 }
 
-/// Has a request pass the checks that it was decided by, in order, and notes what that gave it. `fields` are the request's, if
-/// any check reads them; `left` resolves when the client is gone.
+/// How long a request's parts may take, by its rule's limits, its environment's checks, and an edge's.
+pub(crate) fn times(rule: Option<&RuleLimits>, checks: Option<&Checks>, limits: &crate::config::Limits) -> Times {
+    Times::new([rule.map(|rule| &rule.said), checks.and_then(|checks| checks.limits.as_deref())], limits)
+}
+
+/// Has a request pass the limits of its rule and the checks that it was decided by, in order, and notes what that gave it.
+/// `fields` are the request's, if any check reads them; `left` resolves when the client is gone.
 ///
 /// A request that passed before, by an older policy, is not counted again for the rates.
 pub(crate) async fn pass(
@@ -170,9 +172,20 @@ pub(crate) async fn pass(
     left: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<(), NotPassed> {
     let passed_before = exchange.pass.take().is_some();
-    let Some(checks) = exchange.checks.clone() else { return Ok(()) };
-    let client = exchange.facts.client;
+    let (client, terms) = (exchange.facts.client, exchange.terms.clone());
+    let rule = terms.as_ref().and_then(|terms| terms.limits.as_ref());
+    let count = |exchange: &Exchange| match rule.filter(|_| !passed_before) {
+        Some(rule) => rule.rates.count(exchange.began, client),
+        None => Ok(()),
+    };
+    let enter = || rule.map(|rule| rule.running.enter(Some(&rule.said), client)).transpose();
+    let Some(checks) = exchange.checks.clone() else {
+        count(exchange)?;
+        exchange.pass = Some(Box::new(Pass { _slots: [enter()?, None], granted: Granted::default() }));
+        return Ok(());
+    };
     checks.networks(client)?;
+    count(exchange)?;
     if !passed_before {
         checks.rates.count(exchange.began, client)?;
     }
@@ -203,10 +216,10 @@ pub(crate) async fn pass(
     if checks.forbid_indexing() && exchange.cell.as_ref().is_some_and(|cell| cell.offer().endpoints().is_empty()) {
         robots::asleep(head)?;
     }
-    let _slot = checks.running.enter(checks.limits.as_deref(), client)?;
+    let _slots = [enter()?, Some(checks.running.enter(checks.limits.as_deref(), client)?)];
     let drops_authorization =
         checks.basic.as_ref().is_some_and(|basic| basic.policy().authorization == Authorization::Remove);
-    exchange.pass = Some(Box::new(Pass { _slot, granted: Granted { drops_authorization, copied } }));
+    exchange.pass = Some(Box::new(Pass { _slots, granted: Granted { drops_authorization, copied } }));
     Ok(())
 }
 

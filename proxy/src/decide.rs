@@ -4,6 +4,7 @@
 //! which rule does the request meet. Whatever is answered here, neither wakes nor reaches anybody.
 
 pub(crate) mod compress;
+pub(crate) mod edits;
 pub(crate) mod fields;
 pub(crate) mod forwarded;
 pub(crate) mod granted;
@@ -13,6 +14,7 @@ pub(crate) mod paths;
 pub(crate) mod refuse;
 pub(crate) mod response;
 pub(crate) mod trace;
+pub(crate) mod via;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use crate::front::head::Head;
 use crate::front::tls::CertificateId;
 use crate::live::cell::Cell;
 use crate::live::sites::{Leads, Site, SiteAction, SiteRule, Sites};
+use crate::live::terms::Terms;
 use headers::{Facts, Scheme};
 use location::Location;
 use paths::{Ambiguous, Paths};
@@ -51,11 +54,20 @@ pub(crate) struct Decision {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It goes to an environment.
-    Route(Arc<Cell>, Option<Box<Rewritten>>),
+    Route(Routed),
     /// Its client is sent elsewhere.
     Redirect(Reason, String),
     /// It is answered here.
     Answer(Reason),
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) rewritten: Option<Box<Rewritten>>,
+    /// What its rule says beside that.
+    pub(crate) terms: Option<Arc<Terms>>,
 }
 
 /// What an instance gets instead of what the client sent.
@@ -112,7 +124,7 @@ fn of_site(request: &Request<'_, '_>, site: &Site) -> Result<Outcome, Reason> {
         return redirect(request, Location::https(head.name.as_str(), to), to.status, head.target.as_str());
     }
     match &site.leads {
-        Leads::ToOne(cell) => route(request, cell, None),
+        Leads::ToOne(cell) => route(request, Routed { cell: Arc::clone(cell), rewritten: None, terms: None }),
         Leads::ByRules(rules) => by_rules(request, rules, &paths),
     }
 }
@@ -132,10 +144,11 @@ fn by_rules(request: &Request<'_, '_>, rules: &[SiteRule], paths: &Paths<'_>) ->
         Ok::<_, Ambiguous>(Some(path + query))
     };
     match &rule.action {
-        SiteAction::Forward { cell, replace_prefix, host } => {
-            let target = if head.target == "*" { None } else { replaced(replace_prefix)? };
-            let rewritten = Rewritten { target, host: host.clone() };
-            route(request, cell, (rewritten != Rewritten::default()).then(|| Box::new(rewritten)))
+        SiteAction::Forward(to) => {
+            let target = if head.target == "*" { None } else { replaced(&to.replace_prefix)? };
+            let rewritten = Rewritten { target, host: to.host.clone() };
+            let rewritten = (rewritten != Rewritten::default()).then(|| Box::new(rewritten));
+            route(request, Routed { cell: Arc::clone(&to.cell), rewritten, terms: to.terms.clone() })
         }
         SiteAction::Redirect(to) => {
             let target = match &to.path {
@@ -148,11 +161,17 @@ fn by_rules(request: &Request<'_, '_>, rules: &[SiteRule], paths: &Paths<'_>) ->
     }
 }
 
-fn route(request: &Request<'_, '_>, cell: &Arc<Cell>, rewritten: Option<Box<Rewritten>>) -> Result<Outcome, Reason> {
-    if matches!(request.head.framing, Framing::Length(length) if length > cell.body_max(request.body_max)) {
-        return Err(Reason::BodyTooLarge);
+fn route(request: &Request<'_, '_>, to: Routed) -> Result<Outcome, Reason> {
+    if request.head.hops > via::HOPS_MAX {
+        return Err(Reason::Loop);
     }
-    Ok(Outcome::Route(Arc::clone(cell), rewritten))
+    if let Framing::Length(length) = request.head.framing {
+        let own = to.terms.as_ref().and_then(|terms| terms.limits.as_ref()?.body_bytes());
+        if length > own.unwrap_or_else(|| to.cell.body_max(request.body_max)) {
+            return Err(Reason::BodyTooLarge);
+        }
+    }
+    Ok(Outcome::Route(to))
 }
 
 fn redirect(

@@ -11,7 +11,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::access::{EndedBy, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
-use crate::checks::{Checks, Pass, Times};
+use crate::checks::{self, Checks, Pass, RuleLimits, Times};
 use crate::config::Limits;
 use crate::decide::Rewritten;
 use crate::decide::headers::{Facts, Scheme};
@@ -22,8 +22,10 @@ use crate::front::Visit;
 use crate::front::conn::Wire;
 use crate::front::head::{Head, Kind, Reader, Version};
 use crate::front::http2::taking::Taking;
+use crate::front::silence::Silence;
 use crate::lane::compress::Compressing;
 use crate::live::cell::{Cell, Flight, Tried};
+use crate::live::terms::Terms;
 use crate::metrics::Outcome;
 use crate::spans::Span;
 use crate::wake::Admitted;
@@ -48,6 +50,8 @@ pub(crate) struct Exchange {
     pub(crate) hsts: Option<HeaderValue>,
     /// Where the request goes; none where it is answered here.
     pub(crate) cell: Option<Arc<Cell>>,
+    /// What the rule says that it was decided by; none where that says nothing.
+    pub(crate) terms: Option<Arc<Terms>>,
     /// What it has to pass, of the policy that it was decided by; none where that asks for nothing.
     pub(crate) checks: Option<Arc<Checks>>,
     /// What passing gave it.
@@ -58,6 +62,8 @@ pub(crate) struct Exchange {
     pub(crate) body_bytes: u64,
     /// How its client takes the answer, where nothing else says it: of HTTP/2 streams, calls excepted.
     pub(crate) taking: Option<Arc<Taking>>,
+    /// How the answer comes, where it may not stand still for as long as its begin may take.
+    pub(crate) silence: Option<Arc<Silence>>,
     pub(crate) held: Option<Duration>,
     /// Until when it may be held, and what it is told then.
     pub(crate) patience: (Instant, Reason),
@@ -134,6 +140,7 @@ impl Exchange {
             location: None,
             hsts: None,
             cell: None,
+            terms: None,
             checks: None,
             pass: None,
             flight: None,
@@ -141,6 +148,7 @@ impl Exchange {
             attempt: Attempt::Fresh,
             body_bytes: 0,
             taking: None,
+            silence: None,
             held: None,
             held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
@@ -198,20 +206,43 @@ impl Exchange {
 
     /// How long its parts may take.
     pub(crate) fn times(&self) -> Times {
-        match &self.checks {
-            None => Times::new(None, &self.limits),
-            Some(checks) => checks.times(&self.limits),
+        checks::times(self.rule_limits(), self.checks.as_deref(), &self.limits)
+    }
+
+    /// The limits of its own that its rule has.
+    pub(crate) fn rule_limits(&self) -> Option<&RuleLimits> {
+        self.terms.as_ref()?.limits.as_ref()
+    }
+
+    /// Whether it has to pass anything.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checks.is_some() || self.rule_limits().is_some()
+    }
+
+    /// Watches how the answer comes, if that is to be watched; what may be silent for long is not.
+    pub(crate) fn watch(&mut self) -> Option<Arc<Silence>> {
+        if self.is_checked() && self.kind == Kind::Plain {
+            self.silence = self.times().gap.map(Silence::new);
         }
+        self.silence.clone()
     }
 
     /// The largest body that it may have.
     pub(crate) fn body_max(&self) -> u64 {
+        let own = self.rule_limits().and_then(RuleLimits::body_bytes);
+        own.unwrap_or_else(|| self.environments_body_max())
+    }
+
+    fn environments_body_max(&self) -> u64 {
         self.checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(self.limits.body_bytes)
     }
 
     /// What is left of the time for all of it, if there is a limit. What may be silent for long may take long.
     pub(crate) fn time_left(&self) -> Option<Duration> {
-        let total = self.checks.as_ref()?.times(&self.limits).total.filter(|_| self.kind == Kind::Plain)?;
+        if !self.is_checked() {
+            return None;
+        }
+        let total = self.times().total.filter(|_| self.kind == Kind::Plain)?;
         let streams = self.wire.streams.load(Ordering::Relaxed);
         (!streams).then(|| total.saturating_sub(self.began.elapsed()))
     }
@@ -249,6 +280,9 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if self.refused.is_none() && self.wire.slow.load(Ordering::Relaxed) {
             self.refuse(Reason::BodyTimeout);
+        }
+        if self.refused.is_none() && self.wire.silent.load(Ordering::Relaxed) {
+            self.refuse(Reason::ResponseTimeout);
         }
         if self.refused.is_none() && self.wire.given_up.load(Ordering::Relaxed) {
             self.record.ended_by = EndedBy::Client;

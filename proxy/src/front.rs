@@ -9,6 +9,7 @@ pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod pace;
 pub(crate) mod proxy_protocol;
+pub(crate) mod silence;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
@@ -43,6 +44,7 @@ use crate::wake::{NotAdmitted, Patience, admit};
 use conn::{Conn, Transport, Wire};
 use gate::Gate;
 use head::{Head, Kind, Version};
+use silence::stands_still;
 use tls::{Agreed, Offered};
 
 /// Policies by which one request is checked, one after the other, while it waits.
@@ -174,6 +176,7 @@ fn words(not: NotPassed, exchange: &mut Exchange) -> Option<Answer> {
         }
         NotPassed::Answered(label, mut answer) => {
             (exchange.record.refused, exchange.record.ended_by) = (label, EndedBy::Proxy);
+            answer.edit(exchange);
             answer.remember(exchange.hsts.as_ref());
             Some(*answer)
         }
@@ -215,8 +218,8 @@ fn decided(
         field: &|name| fields.found(name),
     };
     let decision = decide(&request, &edge.live.sites);
-    if let Outcome::Route(cell, _) = &decision.outcome {
-        exchange.tried.wish = cell.wish(exchange.facts.client, fields);
+    if let Outcome::Route(to) = &decision.outcome {
+        exchange.tried.wish = to.cell.wish(exchange.facts.client, fields);
     }
     decision
 }
@@ -230,9 +233,9 @@ fn route(decision: Decision, exchange: &mut Exchange) -> Result<bool, Reason> {
             exchange.location = Some(location);
             Err(reason)
         }
-        Outcome::Route(cell, rewritten) => {
-            exchange.rewritten = rewritten;
-            exchange.route(cell);
+        Outcome::Route(to) => {
+            (exchange.rewritten, exchange.terms) = (to.rewritten, to.terms);
+            exchange.route(to.cell);
             Ok(exchange.checks.as_ref().is_some_and(|checks| checks.read_fields()))
         }
     }
@@ -250,7 +253,7 @@ async fn prepare(
     let Some(cell) = exchange.cell.clone() else { return Err(NotPassed::Refused(Reason::Internal)) };
     let mut left = pin!(left);
     for _ in 0..POLICIES_MAX {
-        if exchange.checks.is_some() {
+        if exchange.is_checked() {
             // Boxed, so that no other request is larger for it.
             let passed = Box::pin(checks::pass(edge, head, fields, exchange, left.as_mut())).await;
             if matches!(passed, Err(NotPassed::Left)) {
@@ -286,7 +289,7 @@ async fn refuse(conn: &mut Conn, head: Option<&Head>, exchange: &mut Exchange, r
 }
 
 /// Lends the connection to the lane for one message.
-async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<Exchange>) -> Next {
+async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, mut exchange: Box<Exchange>) -> Next {
     let edge = &worker.edge;
     let limits = Arc::clone(&exchange.limits);
     let bytes = conn.ahead().get(..head.bytes).unwrap_or_default();
@@ -294,6 +297,7 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
         rewritten: exchange.rewritten.as_deref(),
         part: &exchange.part,
         granted: exchange.pass.as_ref().map(|pass| &pass.granted),
+        edits: exchange.terms.as_ref().and_then(|terms| terms.request.as_ref()),
     };
     let instead = for_instance(bytes, head, &changes, &exchange.facts, &exchange.record.request_id);
     conn.admit(head, instead);
@@ -307,9 +311,19 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, exchange: Box<
     session.set_close_on_response_before_downstream_finish(false);
     // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
     session.set_ignore_info_resp(head.version == Version::Http10);
+    let silence = exchange.watch();
     session.set_connection_user_context(Some(exchange));
     let carried = worker.lane.process_new_http(session, &worker.edge.stopping);
-    match until_closed(edge, &wire, carried).await.flatten() {
+    let carried = tokio::select! {
+        biased;
+        carried = until_closed(edge, &wire, carried) => carried.flatten(),
+        () = stands_still(silence, &wire, None) => {
+            // To HTTP/1.0 an orderly end would be the body's.
+            wire.cut.store(head.version == Version::Http10, Ordering::Relaxed);
+            None
+        }
+    };
+    match carried {
         Some(reused) => match reused.consume().0.into_any().downcast::<Conn>() {
             Ok(conn) if conn.is_between_messages() => Next::Keep(conn),
             Ok(conn) => Next::Close(conn),

@@ -15,6 +15,7 @@ pub(crate) mod retries;
 pub(crate) mod signals;
 pub(crate) mod sites;
 pub(crate) mod sticky;
+pub(crate) mod terms;
 
 use crate::front::tls::certificates::Certificates;
 use sites::Sites;

@@ -7,8 +7,7 @@ use std::time::Duration;
 use dormouse_link::{Pool, UpstreamProtocol};
 use pingora::prelude::HttpPeer;
 
-use crate::checks::Times;
-use crate::edge::Edge;
+use crate::checks;
 use crate::exchange::Exchange;
 use crate::front::head::{Kind, Version};
 use crate::live::cell::Flight;
@@ -20,9 +19,11 @@ const WINDOW: u32 = 64 << 10;
 /// The same of all streams of a connection. Were it smaller, clients that do not read would stop the others.
 const WINDOWS: u32 = STREAMS_MAX as u32 * WINDOW;
 
-/// The peer of an endpoint. Its pool key has the environment and the epoch in it: a pooled connection never crosses tenants
+/// The peer of the endpoint that a request was given. Its pool key has the environment and the epoch in it: a pooled connection never crosses tenants
 /// or deployments, whoever has the address by now; and one that gives little at a time serves HTTP/2 clients only.
-pub(crate) fn peer(flight: &Flight, (kind, version): (Kind, Version), edge: &Edge) -> Box<HttpPeer> {
+pub(crate) fn peer(flight: &Flight, exchange: &Exchange) -> Box<HttpPeer> {
+    let Exchange { edge, kind, version, .. } = exchange;
+    let (kind, version) = (*kind, *version);
     let (endpoint, limits, protocol) = (flight.endpoint(), &edge.limits, protocol(flight, kind));
     let mut peer = HttpPeer::new(endpoint.address, false, String::new());
     let pool = flight.policy().map(|policy| policy.pool).unwrap_or_default();
@@ -41,10 +42,7 @@ pub(crate) fn peer(flight: &Flight, (kind, version): (Kind, Version), edge: &Edg
     }
     peer.group_key = key.finish();
     let options = &mut peer.options;
-    let times = match &flight.offer.checks {
-        None => Times::new(None, limits),
-        Some(checks) => checks.times(limits),
-    };
+    let times = checks::times(exchange.rule_limits(), flight.offer.checks.as_deref(), limits);
     let connect = times.connect.min(limits.connect_look);
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);

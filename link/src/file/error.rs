@@ -57,7 +57,7 @@ pub enum FileError {
         /// Its host.
         host: HostPattern,
     },
-    /// What is sent elsewhere is not rewritten.
+    /// What is sent elsewhere is not changed on its way, and has no limits.
     #[error("routes[{at}]: what the redirect of {host} changes is said inside of \"redirect\"")]
     RewritesRedirect {
         /// Which route, counted from 0.

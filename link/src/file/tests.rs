@@ -75,6 +75,23 @@ fn what_is_wrong_is_told_with_its_place() {
         (&route(r#""redirect": {"host": "b\r\nx: y"}"#), "a host name has only letters"),
         (&route(r#""redirect": {"host": "b", "path": "/\r\n"}"#), "a path has no ?"),
         (&route(r#""redirect": {"host": "b"}, "rewrite_host": "c""#), "is said inside of \"redirect\""),
+        (&route(r#""redirect": {"host": "b"}, "response_headers": {}"#), "is said inside of \"redirect\""),
+        (
+            &route(r#""endpoints": ["127.0.0.1:1"], "request_headers": {"remove": ["Transfer_Encoding"]}"#),
+            "routes[0]: the route of a.example cannot be used: request_headers: Transfer_Encoding is not a route's to change",
+        ),
+        (
+            &route(r#""endpoints": ["127.0.0.1:1"], "response_headers": {"set": {"a b": "1"}}"#),
+            "routes[0]: the route of a.example cannot be used: response_headers: \"a b\" is no field's name",
+        ),
+        (
+            &route(r#""endpoints": ["127.0.0.1:1"], "request_headers": {"set": {"A": "1", "A": "2"}}"#),
+            "A is there twice",
+        ),
+        (
+            &route(r#""endpoints": ["127.0.0.1:1"], "limits": {"gap_ms": 2, "answer_ms": 1}"#),
+            "routes[0]: the route of a.example cannot be used: limits: gap_ms is at most answer_ms",
+        ),
         (
             r#"{"routes": [{"host": "*", "redirect": {"host": "b"}}], "hosts": {"a": {}}}"#,
             "hosts.a: no route has this host",
@@ -170,6 +187,28 @@ fn the_routes_of_a_host_are_one_object_wherever_they_are_written() {
     assert_eq!(serde_json::from_str::<crate::Update>(&json).expect("and back"), table.snapshot());
 }
 
+/// What says nothing beside its host is one look at a pointer for each request.
+#[test]
+fn a_route_that_changes_requests_or_limits_them_is_a_rule() {
+    for (rest, is_rule) in [
+        ("", false),
+        (r#", "request_headers": {"set": {"X-A": "1"}}"#, true),
+        (r#", "response_headers": {"remove": ["Server"]}"#, true),
+        (r#", "limits": {"body_bytes": 1}"#, true),
+    ] {
+        let file = file(&format!(r#"{{"routes": [{{"host": "a", "endpoints": ["127.0.0.1:1"]{rest}}}]}}"#));
+        let table = file.table(&Table::default(), Vec::new());
+        assert_eq!(Table::default().apply(table.snapshot()), Ok(Vec::new()), "{rest}");
+        let json = serde_json::to_string(&table.snapshot()).expect("an update is JSON");
+        assert_eq!(serde_json::from_str::<crate::Update>(&json).expect("and back"), table.snapshot(), "{rest}");
+        let route = table.objects.values().find_map(|object| match &object.body {
+            Body::Route(route) => Some(route.to.clone()),
+            _ => None,
+        });
+        assert_eq!(matches!(route, Some(To::Rules(_))), is_rule, "{rest}");
+    }
+}
+
 #[test]
 fn routes_share_an_environment_whose_change_is_one_object() {
     let of = |endpoint: &str| {
@@ -200,7 +239,7 @@ fn every_example_of_the_documents_is_taken() {
             _ => {}
         }
     }
-    assert_eq!(examples.len(), 5);
+    assert_eq!(examples.len(), 6);
     for example in examples {
         let table = file(&example).table(&Table::default(), Vec::new());
         assert_eq!(Table::default().apply(table.snapshot()), Ok(Vec::new()), "{example}");

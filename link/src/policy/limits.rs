@@ -1,4 +1,5 @@
-//! `policy.limits`: how much of an environment's requests is let through, and how long they may take.
+//! `policy.limits`: how much of an environment's requests is let through, and how long they may take; and the same of the
+//! requests by one rule.
 //!
 //! Each is one edge's: edges do not count together. What is not said is the edge's default, or no limit.
 
@@ -46,7 +47,10 @@ pub struct Limits {
     /// Until the first byte of an answer, and between two; then 504.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer_ms: Option<NonZeroU32>,
-    /// The same for upgraded connections, event streams and calls of gRPC.
+    /// Between two pieces of an answer, where that is to be shorter; then the answer's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap_ms: Option<NonZeroU32>,
+    /// As `answer_ms`, for upgraded connections, event streams and calls of gRPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_idle_ms: Option<NonZeroU32>,
     /// For all of a request and its answer, from its head on; then 504, or the end of an answer that was begun. Upgraded
@@ -85,10 +89,13 @@ pub enum LimitsError {
     /// A time beyond a day.
     #[error("{0} is at most {MS_MAX}")]
     Time(&'static str),
+    /// A gap that the time for an answer would cut short.
+    #[error("gap_ms is at most answer_ms")]
+    Gap,
 }
 
 impl Limits {
-    pub(super) fn check(&self) -> Result<(), LimitsError> {
+    pub(crate) fn check(&self) -> Result<(), LimitsError> {
         let too_much = |rate: &Rate| {
             rate.requests.get() > REQUESTS_MAX
                 || rate.burst.is_some_and(|burst| burst.get() > REQUESTS_MAX)
@@ -105,11 +112,13 @@ impl Limits {
             ("connect_total_ms", self.connect_total_ms),
             ("send_ms", self.send_ms),
             ("answer_ms", self.answer_ms),
+            ("gap_ms", self.gap_ms),
             ("stream_idle_ms", self.stream_idle_ms),
             ("total_ms", self.total_ms),
         ];
         match times.into_iter().find(|(_, time)| time.is_some_and(|time| time.get() > MS_MAX)) {
             Some((name, _)) => Err(LimitsError::Time(name)),
+            None if self.answer_ms.is_some_and(|answer| self.gap_ms > Some(answer)) => Err(LimitsError::Gap),
             None => Ok(()),
         }
     }

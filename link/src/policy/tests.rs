@@ -48,6 +48,8 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
         (r#"{"limits": {"rate_per_client": {"requests": 1, "per_seconds": 3601}}}"#, "policy.limits: a rate"),
         (r#"{"limits": {"concurrency": 0}}"#, "expected a nonzero u32"),
         (r#"{"limits": {"body_bytes": 9999999999999}}"#, "policy.limits: body_bytes is at most"),
+        (r#"{"limits": {"gap_ms": 86400001}}"#, "policy.limits: gap_ms is at most 86400000"),
+        (r#"{"limits": {"gap_ms": 11, "answer_ms": 10}}"#, "policy.limits: gap_ms is at most answer_ms"),
         (r#"{"limits": {"send_ms": 86400001}}"#, "policy.limits: send_ms is at most 86400000"),
         (r#"{"access": {"allow": ["10.1.2.3/8"]}}"#, "the network with this address begins at 10.0.0.0"),
         (r#"{"access": {"basic": {"users": []}}}"#, "policy.access: basic.users has from 1 to 100 users"),

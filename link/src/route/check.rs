@@ -1,6 +1,8 @@
 //! Whether a route makes sense. What could never be met, or would send clients round in circles, is refused; with the place.
 
-use super::{Action, FIELDS_MAX, FieldName, Hsts, PathMatch, Redirect, Route, Rule, To};
+use super::edits::{EditError, Head};
+use super::{Action, FIELDS_MAX, FieldName, Forward, Hsts, PathMatch, Redirect, Route, Rule, To};
+use crate::policy::LimitsError;
 use crate::{HostPattern, path};
 
 /// Rules of one host; a request may be compared with each.
@@ -63,6 +65,15 @@ pub enum RuleError {
     /// No client can connect to it.
     #[error("0 is no port to redirect to")]
     Port,
+    /// Requests cannot be changed so.
+    #[error("request_headers: {0}")]
+    Requests(#[source] EditError),
+    /// Answers cannot be changed so.
+    #[error("response_headers: {0}")]
+    Answers(#[source] EditError),
+    /// Its limits make no sense.
+    #[error("limits: {0}")]
+    Limits(#[from] LimitsError),
 }
 
 impl Route {
@@ -98,6 +109,21 @@ impl Hsts {
     }
 }
 
+impl Forward {
+    fn check(&self) -> Result<(), RuleError> {
+        if let Some(edits) = &self.request_headers {
+            edits.check(Head::Request).map_err(RuleError::Requests)?;
+        }
+        if let Some(edits) = &self.response_headers {
+            edits.check(Head::Answer).map_err(RuleError::Answers)?;
+        }
+        if let Some(limits) = &self.limits {
+            limits.check()?;
+        }
+        Ok(())
+    }
+}
+
 impl Rule {
     fn check(&self, host: &HostPattern) -> Result<(), RuleError> {
         let fields = &self.when.fields;
@@ -117,7 +143,7 @@ impl Rule {
             return Err(RuleError::PrefixOfExact);
         }
         match &self.action {
-            Action::Forward(_) => Ok(()),
+            Action::Forward(forward) => forward.check(),
             Action::Redirect(redirect) => self.check_redirect(redirect, host),
         }
     }

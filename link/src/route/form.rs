@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, FieldMatch, Forward, Https, MethodName, PathMatch, Redirect, Route, Rule, To, When};
+use super::{Action, Edits, FieldMatch, Forward, Https, MethodName, PathMatch, Redirect, Route, Rule, To, When};
+use crate::policy::Limits;
 use crate::{EnvironmentId, Host, HostPattern, RoutePath};
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -36,6 +37,12 @@ pub(super) struct RuleForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rewrite_host: Option<Host>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_headers: Option<Box<Edits>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response_headers: Option<Box<Edits>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<Box<Limits>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     redirect: Option<Box<Redirect>>,
 }
 
@@ -48,7 +55,7 @@ fn is_prefix(matching: &PathMatch) -> bool {
 pub(super) enum FormError {
     #[error("a route has either \"environment\" or \"rules\"")]
     Route,
-    #[error("a rule has either \"environment\" or \"redirect\", and rewrites only what goes to an environment")]
+    #[error("a rule has either \"environment\" or \"redirect\", and changes only what goes to an environment")]
     Rule,
 }
 
@@ -79,10 +86,17 @@ impl TryFrom<RuleForm> for Rule {
     type Error = FormError;
 
     fn try_from(form: RuleForm) -> Result<Self, FormError> {
-        let RuleForm { replace_prefix, rewrite_host, .. } = form;
+        let changes = Forward {
+            environment: EnvironmentId::new(""),
+            replace_prefix: form.replace_prefix,
+            rewrite_host: form.rewrite_host,
+            request_headers: form.request_headers,
+            response_headers: form.response_headers,
+            limits: form.limits,
+        };
         let action = match (form.environment, form.redirect) {
-            (Some(environment), None) => Action::Forward(Forward { environment, replace_prefix, rewrite_host }),
-            (None, Some(redirect)) if replace_prefix.is_none() && rewrite_host.is_none() => Action::Redirect(redirect),
+            (Some(environment), None) => Action::Forward(Forward { environment, ..changes }),
+            (None, Some(redirect)) if changes.changes_nothing() => Action::Redirect(redirect),
             _ => return Err(FormError::Rule),
         };
         let when = When { path: form.path, matching: form.matching, method: form.method, fields: form.headers };
@@ -101,13 +115,22 @@ impl From<Rule> for RuleForm {
             environment: None,
             replace_prefix: None,
             rewrite_host: None,
+            request_headers: None,
+            response_headers: None,
+            limits: None,
             redirect: None,
         };
         match rule.action {
             Action::Redirect(redirect) => Self { redirect: Some(redirect), ..form },
-            Action::Forward(Forward { environment, replace_prefix, rewrite_host }) => {
-                Self { environment: Some(environment), replace_prefix, rewrite_host, ..form }
-            }
+            Action::Forward(forward) => Self {
+                environment: Some(forward.environment),
+                replace_prefix: forward.replace_prefix,
+                rewrite_host: forward.rewrite_host,
+                request_headers: forward.request_headers,
+                response_headers: forward.response_headers,
+                limits: forward.limits,
+                ..form
+            },
         }
     }
 }

@@ -44,6 +44,9 @@ fn the_simple_route_reads_as_it_always_did_and_what_is_not_known_is_refused() {
         r#"{"host":"a","rules":[{"path":"/"}]}"#,
         r#"{"host":"a","rules":[{"environment":"x","redirect":{}}]}"#,
         r#"{"host":"a","rules":[{"rewrite_host":"b","redirect":{"host":"c"}}]}"#,
+        r#"{"host":"a","rules":[{"request_headers":{},"redirect":{"host":"c"}}]}"#,
+        r#"{"host":"a","rules":[{"limits":{},"redirect":{"host":"c"}}]}"#,
+        r#"{"host":"a","rules":[{"environment":"x","response_headers":{"replace":{}}}]}"#,
         r#"{"host":"a","environment":"x","https":{"redirect":true}}"#,
         r#"{"host":"a","environment":"x","https":{"hsts":{"max_age":1,"report":1}}}"#,
     ] {
@@ -65,6 +68,18 @@ fn a_route_that_contradicts_itself_is_refused_in_words_for_its_owner() {
             "rules[1] can never be met",
         ),
         (r#"{"host":"*","rules":[{"redirect":{"scheme":"https"}}]}"#, "rules[0]: the redirect leads to where"),
+        (
+            r#"{"host":"a","rules":[{"environment":"x","request_headers":{"set":{"X_Forwarded_For":"1"}}}]}"#,
+            "rules[0]: request_headers: X_Forwarded_For is not a route's to change",
+        ),
+        (
+            r#"{"host":"a","rules":[{"environment":"x","response_headers":{"add":{"A":"b\r\nc"}}}]}"#,
+            "rules[0]: response_headers: the value of A has other characters",
+        ),
+        (
+            r#"{"host":"a","rules":[{"environment":"x","limits":{"answer_ms":10,"gap_ms":11}}]}"#,
+            "rules[0]: limits: gap_ms is at most answer_ms",
+        ),
         (r#"{"host":"a","environment":"x","https":{"redirect":{"port":0}}}"#, "0 is no port"),
     ] {
         let said = refused(json);
@@ -156,9 +171,7 @@ proptest! {
         fields in proptest::collection::vec((select(vec!["x", "y"]), select(vec!["1", "2"])), 0..3),
     ) {
         let path = if path.is_empty() { "/".to_owned() } else { path };
-        let action = |at: usize| Action::Forward(Forward {
-            environment: EnvironmentId::new(at.to_string()), replace_prefix: None, rewrite_host: None,
-        });
+        let action = |at: usize| Action::Forward(Forward::new(EnvironmentId::new(at.to_string())));
         let rules: Vec<_> =
             whens.iter().cloned().enumerate().map(|(at, when)| Rule { when, action: action(at) }).collect();
         let segments = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();

@@ -43,14 +43,21 @@ fn denied_networks_go_before_allowed_ones_and_none_allowed_are_all() {
 #[test]
 fn times_are_the_policys_and_else_the_edges() {
     let limits = crate::config::Limits::default();
-    let of = |text: &str| next(text, None).expect("checks").times(&limits);
+    let of = |text: &str| times(None, next(text, None).as_deref(), &limits);
     let none = of(r#"{"limits": {}}"#);
-    assert_eq!(none, Times::new(None, &limits));
+    assert_eq!(none, Times::new([None, None], &limits));
     assert_eq!((none.connect, none.connect_total), (Duration::from_secs(5), Duration::from_secs(15)));
     assert_eq!((none.send, none.answer, none.total), (Duration::from_secs(10), Duration::from_secs(30), None));
     let said = of(r#"{"limits": {"connect_ms": 9000, "answer_ms": 1, "total_ms": 2}}"#);
     assert_eq!(said.connect, limits.connect, "not longer than the lane tries");
     assert_eq!((said.answer, said.total), (Duration::from_millis(1), Some(Duration::from_millis(2))));
+    let rule = RuleLimits::next(&serde_json::from_str(r#"{"answer_ms": 3, "gap_ms": 3}"#).expect("limits"), None);
+    let policy = next(r#"{"limits": {"answer_ms": 1, "total_ms": 2}}"#, None);
+    let both = times(Some(&rule), policy.as_deref(), &limits);
+    assert_eq!((both.answer, both.total), (Duration::from_millis(3), Some(Duration::from_millis(2))));
+    assert_eq!(both.gap, None, "a gap that the other limit has in any case is not watched");
+    assert_eq!(of(r#"{"limits": {"gap_ms": 30000}}"#).gap, None);
+    assert_eq!(of(r#"{"limits": {"gap_ms": 29999}}"#).gap, Some(Duration::from_millis(29999)));
 }
 
 proptest! {

@@ -12,12 +12,14 @@ use dormouse_link::is_reserved_for_proxies;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::Rewritten;
+use super::edits::Edits as RuleEdits;
 use super::granted::Granted;
 use super::trace::{PARENT_FIELD, Part};
+use super::via;
 use crate::front::head::{Edits, Form, Head};
 
 /// Room for our fields beside the host, which is in two of them.
-const FIELDS_BYTES: usize = 410;
+const FIELDS_BYTES: usize = 430;
 /// The longest address.
 const ADDRESS_BYTES: usize = 45;
 
@@ -92,6 +94,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) rewritten: Option<&'a Rewritten>,
     pub(crate) part: &'a Part,
     pub(crate) granted: Option<&'a Granted>,
+    /// Comes last: it is the operator's word.
+    pub(crate) edits: Option<&'a RuleEdits>,
 }
 
 /// The head of a request as its instance gets it, from the bytes that the gate let pass: in origin form, without what only
@@ -101,7 +105,7 @@ pub(crate) struct Changes<'a> {
 pub(crate) fn for_instance(
     bytes: &[u8],
     head: &Head,
-    &Changes { rewritten, part, granted }: &Changes<'_>,
+    &Changes { rewritten, part, granted, edits }: &Changes<'_>,
     facts: &Facts,
     request_id: &str,
 ) -> BytesMut {
@@ -124,8 +128,10 @@ pub(crate) fn for_instance(
             text.put_slice(part);
         }
     }
-    let is_removed = |name: &[u8]| granted.is_some_and(|granted| granted.removes(name));
-    let removed = granted.into_iter().flat_map(|_| lines(bytes)).filter(|(name, _)| is_removed(name));
+    let is_edited = |name: &[u8]| edits.is_some_and(|edits| edits.removes(name));
+    let is_removed = |name: &[u8]| granted.is_some_and(|granted| granted.removes(name)) || is_edited(name);
+    let reads = granted.is_some() || edits.is_some();
+    let removed = reads.then(|| lines(bytes)).into_iter().flatten().filter(|(name, _)| is_removed(name));
     for dropped in dropped(&head.edits, host.is_some(), part, removed.map(|(_, line)| line)).iter() {
         text.put_slice(&bytes[at..dropped.start]);
         at = dropped.end;
@@ -144,7 +150,13 @@ pub(crate) fn for_instance(
         }
         text.put_slice(b"\r\n");
     });
-    for (name, value) in granted.into_iter().flat_map(Granted::set) {
+    if !is_edited(b"via") {
+        for part in ["Via: ", via::said(head.version), "\r\n"] {
+            text.put_slice(part.as_bytes());
+        }
+    }
+    let granted = granted.into_iter().flat_map(Granted::set).filter(|(name, _)| !is_edited(name.as_str().as_bytes()));
+    for (name, value) in granted.chain(edits.into_iter().flat_map(RuleEdits::written)) {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             text.put_slice(part);
         }
@@ -299,7 +311,7 @@ mod tests {
     }
 
     fn rewritten(text: &str, rewritten: Option<&Rewritten>) -> String {
-        changed(text, &Changes { rewritten, part: &Part::Nothing, granted: None })
+        changed(text, &Changes { rewritten, part: &Part::Nothing, granted: None, edits: None })
     }
 
     fn changed(text: &str, changes: &Changes<'_>) -> String {
@@ -310,7 +322,7 @@ mod tests {
 
     const OURS: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
         X-Forwarded-Host: a.example\r\nX-Forwarded-Port: 80\r\n\
-        Forwarded: for=192.0.2.7;host=\"a.example\";proto=http\r\nX-Request-Id: id\r\n\r\n";
+        Forwarded: for=192.0.2.7;host=\"a.example\";proto=http\r\nX-Request-Id: id\r\nVia: 1.1 dormouse\r\n\r\n";
 
     #[test]
     fn p25_a_head_is_passed_on_as_it_is_but_for_what_proxies_say() {
@@ -330,7 +342,8 @@ mod tests {
         ] {
             let version = &line[line.len() - 8..];
             let text = written(&format!("{line}\r\n{fields}\r\n"));
-            assert_eq!(text, format!("GET /x {version}\r\nHost: a.example\r\nAccept: b\r\n{OURS}"));
+            let ours = OURS.replace("1.1 dormouse", &format!("{} dormouse", &version[5..]));
+            assert_eq!(text, format!("GET /x {version}\r\nHost: a.example\r\nAccept: b\r\n{ours}"));
         }
         let text = written("OPTIONS http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n");
         assert!(text.starts_with("OPTIONS * HTTP/1.1\r\nHost: a.example\r\nX-F"), "{text}");
@@ -389,7 +402,8 @@ mod tests {
                     fields.rotate_left(turn);
                     let text = format!("{line} HTTP/1.1\r\n{}\r\n", fields.concat());
                     let rewritten = host.clone().map(|host| Rewritten { target: None, host: Some(host) });
-                    let changes = Changes { rewritten: rewritten.as_ref(), part: &part, granted: Some(&granted) };
+                    let changes =
+                        Changes { rewritten: rewritten.as_ref(), part: &part, granted: Some(&granted), edits: None };
                     let changed = changed(&text, &changes);
                     let mut lines: Vec<_> = changed.split("\r\n").collect();
                     assert_eq!(lines.remove(0), "GET /x HTTP/1.1");
@@ -405,6 +419,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_edit_comes_last_and_p25_p26_frees_no_name_that_is_not_the_clients() {
+        let said = r#"{"set": {"X-User": "op", "X-Forwarded-Prefix": "/api", "X_Set": "1"}, "add": {"A": "2"},
+            "remove": ["Via", "cookie", "X-Gone"]}"#;
+        let edits = RuleEdits::new(&serde_json::from_str(said).expect(said));
+        let granted = Granted {
+            drops_authorization: false,
+            copied: vec![
+                (HeaderName::from_static("x-user"), Some(HeaderValue::from_static("ann"))),
+                (HeaderName::from_static("x-gone"), Some(HeaderValue::from_static("1"))),
+                (HeaderName::from_static("x-groups"), Some(HeaderValue::from_static("b"))),
+            ],
+        };
+        let text = "GET / HTTP/1.1\r\nX_User: eve\r\nVIA: 1.0 x\r\nA: 1\r\nX-Forwarded-Prefix: /evil\r\nx-set: 0\r\n\
+            Host: a.example\r\nCookie: c\r\nx_forwarded_prefix: /evil\r\nX-User: eve\r\nx_gone: 1\r\n\r\n";
+        let changes = Changes { rewritten: None, part: &Part::Nothing, granted: Some(&granted), edits: Some(&edits) };
+        let ours = OURS.strip_suffix("Via: 1.1 dormouse\r\n\r\n").expect("it is the last");
+        let written = "x-groups: b\r\nx-forwarded-prefix: /api\r\nx-user: op\r\nx_set: 1\r\na: 2\r\n\r\n";
+        assert_eq!(changed(text, &changes), format!("GET / HTTP/1.1\r\nA: 1\r\nHost: a.example\r\n{ours}{written}"));
     }
 
     /// RFC 9110 section 10.1.1: there is nothing to wait with, or nobody who understands that it is waited for.

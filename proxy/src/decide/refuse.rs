@@ -32,6 +32,8 @@ pub(crate) enum Reason {
     Redirect(RedirectStatus),
     /// A redirect that leads to where the client is.
     RedirectCircle,
+    /// It came by this edge or its like again and again.
+    Loop,
     /// From a network that is not let in.
     Denied,
     /// Without a right password.
@@ -177,6 +179,9 @@ impl Reason {
                 None,
                 Application,
             ),
+            Self::Loop => {
+                (508, "loop", "Loop detected", "This site leads back to this server, again and again.", None, Operator)
+            }
             Self::Denied => (403, "denied", "Forbidden", "You may not come here from where you are.", None, Client),
             Self::Unauthorized => {
                 (401, "unauthorized", "Unauthorized", "This site asks for a name and a password.", None, Client)

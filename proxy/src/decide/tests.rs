@@ -11,7 +11,7 @@ fn sites(routes: &[&str]) -> Sites {
     let sites = Sites::new();
     let route = |json: &&str| {
         let route: Route = serde_json::from_str(json).expect(json);
-        let site = Site::of(&route, |id| Arc::new(Cell::new(EnvironmentId::new(id.as_str()))));
+        let site = Site::next(&route, None, |id| Arc::new(Cell::new(EnvironmentId::new(id.as_str()))));
         (route.host, Some(site))
     };
     sites.set_all(&routes.iter().map(route).collect::<HashMap<_, _>>());
@@ -25,8 +25,8 @@ fn one() -> Sites {
 /// What was decided, in short.
 fn said(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Route(cell, None) => cell.id.to_string(),
-        Outcome::Route(cell, Some(rewritten)) => {
+        Outcome::Route(Routed { cell, rewritten: None, .. }) => cell.id.to_string(),
+        Outcome::Route(Routed { cell, rewritten: Some(rewritten), .. }) => {
             let host = rewritten.host.as_ref().map(|host| host.to_str().expect("a host")).unwrap_or_default();
             format!("{} {} {host}", cell.id, rewritten.target.as_deref().unwrap_or_default()).trim_end().to_owned()
         }

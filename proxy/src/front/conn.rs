@@ -64,6 +64,10 @@ pub(crate) struct Wire {
     pub(crate) answered: AtomicBool,
     /// The client does not read what it is sent, or too slowly: nobody waits until the system has sent the rest.
     pub(crate) stuck: AtomicBool,
+    /// Something that was written waits for the client to read.
+    pub(crate) full: AtomicBool,
+    /// The instance stood still in the middle of its answer.
+    pub(crate) silent: AtomicBool,
     /// The answer broke off, and only the connection's end can say so: it must not be an orderly one.
     pub(crate) cut: AtomicBool,
     /// Of the current request.
@@ -228,6 +232,9 @@ impl Conn {
 
     /// Whether the client reads fast enough, after a write or a flush.
     fn judge_reading<T>(&mut self, polled: Poll<io::Result<T>>, moved: usize) -> Poll<io::Result<T>> {
+        if self.wire.full.load(Ordering::Relaxed) != polled.is_pending() {
+            self.wire.full.store(polled.is_pending(), Ordering::Relaxed);
+        }
         let judged = match &polled {
             _ if self.wire.upgraded.load(Ordering::Relaxed) || self.wire.streams.load(Ordering::Relaxed) => Ok(()),
             Poll::Pending => self.reading.waits(Instant::now()),
@@ -387,7 +394,7 @@ impl Drop for Conn {
 impl Wire {
     /// Forgets what was said of the message before.
     pub(crate) fn begin(&self) {
-        for said in [&self.broken, &self.slow, &self.streams, &self.stuck, &self.cut] {
+        for said in [&self.broken, &self.slow, &self.streams, &self.stuck, &self.silent, &self.cut] {
             said.store(false, Ordering::Relaxed);
         }
     }

@@ -6,7 +6,7 @@ mod target;
 
 use std::ops::Range;
 
-use dormouse_link::{HOST_MAX_BYTES, canonical_eq, is_reserved_for_proxies, normalise_authority};
+use dormouse_link::{HOST_MAX_BYTES, canonical_eq, is_disguise, is_reserved_for_proxies, normalise_authority};
 use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
@@ -14,6 +14,7 @@ use super::fence::Framing;
 use crate::config::Limits;
 use crate::decide::refuse::Reason;
 use crate::decide::trace::{PARENT_FIELD, STATE_FIELD, Trace};
+use crate::decide::via;
 use target::Target;
 
 /// Header fields of a request; then 431.
@@ -50,6 +51,8 @@ pub(crate) struct Head {
     pub(crate) trace: Option<Trace>,
     /// What its client calls it; believed from few.
     pub(crate) request_id: Option<String>,
+    /// How many edges say that it came by them.
+    pub(crate) hops: usize,
 }
 
 /// Whether the client waits for a 100 before it sends its body.
@@ -210,6 +213,7 @@ impl Head {
             edits,
             trace: fields.trace.and_then(Trace::parse),
             request_id: fields.request_id.and_then(request_id),
+            hops: fields.hops,
             method,
         })
     }
@@ -274,6 +278,7 @@ impl Head {
             edits: Edits::default(),
             trace: fields.trace.and_then(Trace::parse),
             request_id: fields.request_id.and_then(request_id),
+            hops: fields.hops,
             target: target.origin_form,
             method,
         })
@@ -321,6 +326,7 @@ struct Fields<'a> {
     /// Of several, which nobody reads alike, an empty one.
     trace: Option<&'a [u8]>,
     request_id: Option<&'a [u8]>,
+    hops: usize,
 }
 
 #[derive(PartialEq)]
@@ -342,6 +348,7 @@ impl<'a> Fields<'a> {
             expects: Expects::Nothing,
             trace: None,
             request_id: None,
+            hops: 0,
         };
         let (mut length, mut chunked, mut nominations) = (None, false, 0);
         for Header { name, value } in headers {
@@ -354,7 +361,7 @@ impl<'a> Fields<'a> {
                     return Err(Reason::BadHead);
                 }
                 chunked = true;
-            } else if is_disguise(name) {
+            } else if is_disguise(name.as_bytes()) {
                 return Err(Reason::BadHead);
             } else if name.eq_ignore_ascii_case("expect") {
                 // Only this one is known; a second or another one may be read differently behind us.
@@ -376,6 +383,8 @@ impl<'a> Fields<'a> {
                 fields.trace = Some(if fields.trace.is_some() { b"" } else { value });
             } else if name.eq_ignore_ascii_case("x-request-id") {
                 fields.request_id = Some(if fields.request_id.is_some() { b"" } else { value });
+            } else if name.eq_ignore_ascii_case("via") {
+                fields.hops += via::hops(value);
             }
         }
         fields.framing = match (length, chunked) {
@@ -451,12 +460,6 @@ fn request_id(value: &[u8]) -> Option<String> {
     let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~:+/=@".contains(byte);
     let id = std::str::from_utf8(value).ok().filter(|id| id.bytes().all(|byte| sound(&byte)))?;
     (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()).then(|| id.to_owned())
-}
-
-/// Whether a field is named almost like one that frames a body, so that somebody behind may take it for that.
-fn is_disguise(name: &str) -> bool {
-    let letters = || name.bytes().filter(u8::is_ascii_alphabetic).map(|byte| byte.to_ascii_lowercase());
-    name.len() >= 13 && (letters().eq(*b"contentlength") || letters().eq(*b"transferencoding"))
 }
 
 /// Digits and nothing else; what does not fit is a lie.

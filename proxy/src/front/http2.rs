@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
 use super::listen::budget::Place;
+use super::silence::stands_still;
 use super::{Visit, Worker, decided, linger, prepare, route, words};
 use crate::checks::NotPassed;
 use crate::config::Limits;
@@ -339,6 +340,7 @@ async fn carry(
     // Both sides of a call may be silent for long.
     let taking = (head.kind != Kind::Grpc).then(|| Taking::new(limits));
     exchange.taking.clone_from(&taking);
+    let silence = exchange.watch();
     session.req_header_mut().extensions_mut().insert(Carried::new(exchange));
     let mut session = ServerSession::new_http2(session);
     session.set_write_timeout(Some(limits.client_write));
@@ -349,6 +351,7 @@ async fn carry(
         _ = worker.lane.process_new_http(session, &worker.edge.stopping) => {}
         () = too_slow(wire, limits), if watched => {}
         () = takes_too_slowly(wire, taking.as_deref(), limits) => {}
+        () = stands_still(silence, wire, taking.as_deref()) => {}
     }
     if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
 }

@@ -64,7 +64,22 @@ impl Answer {
             fields.extend(challenge.map(|challenge| ("WWW-Authenticate", challenge)));
         }
         let fields = fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
-        Self { status: refusal.status, fields, body: body.into() }
+        let mut answer = Self { status: refusal.status, fields, body: body.into() };
+        answer.edit(exchange);
+        answer
+    }
+
+    /// Has it say what its request's rule has answers say, where it says nothing of that itself: a page of this edge is not to
+    /// be kept because the application's are.
+    pub(crate) fn edit(&mut self, exchange: &Exchange) {
+        let Some(edits) = exchange.terms.as_ref().and_then(|terms| terms.answer.as_ref()) else { return };
+        let own = self.fields.len();
+        for (name, value) in edits.written() {
+            let is_said = self.fields[..own].iter().any(|(said, _)| said.eq_ignore_ascii_case(name.as_str()));
+            if let (Ok(value), false) = (value.to_str(), is_said) {
+                self.fields.push((Cow::Owned(name.to_string()), value.to_owned()));
+            }
+        }
     }
 
     /// Has it say `Strict-Transport-Security`, in the place of whoever else did.

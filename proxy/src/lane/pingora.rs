@@ -88,7 +88,7 @@ impl ProxyHttp for Lane {
         };
         exchange.attempt = Attempt::Began { first, this: Instant::now() };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
-        let mut peer = origin::peer(flight, (exchange.kind, exchange.version), &exchange.edge);
+        let mut peer = origin::peer(flight, exchange);
         if let Some(left) = exchange.time_left() {
             peer.options.read_timeout = peer.options.read_timeout.map(|gap| gap.min(left).max(LEAST_WAIT));
         }
@@ -167,6 +167,9 @@ impl ProxyHttp for Lane {
             exchange.wire.received.fetch_add(count, Ordering::Relaxed);
             exchange.wire.whole.store(end, Ordering::Relaxed);
         }
+        if let Some(silence) = &exchange.silence {
+            silence.sent();
+        }
         exchange.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         if exchange.body_bytes > exchange.body_max() {
             exchange.refuse(Reason::BodyTooLarge);
@@ -191,6 +194,9 @@ impl ProxyHttp for Lane {
         if !response.status.is_informational() || response.status == 101 {
             exchange.wire.answered.store(true, Ordering::Relaxed);
             exchange.first_byte = Some(exchange.began.elapsed());
+            if let Some(silence) = &exchange.silence {
+                silence.moved();
+            }
             if let (Some(flight), Attempt::Began { this, .. }) = (&exchange.flight, exchange.attempt) {
                 flight.answered(response.status.as_u16(), || this.elapsed(), &exchange.edge);
             }
@@ -210,6 +216,10 @@ impl ProxyHttp for Lane {
         } else if *exchange.edge.stopping.borrow() {
             session.set_keepalive(None);
         }
+        if !response.status.is_informational() || response.status == 101 {
+            // Whoever is ended in the middle of its answer has begun one.
+            exchange.record.status = response.status.as_u16();
+        }
         response::for_client(session, response, exchange)?;
         Ok(())
     }
@@ -222,6 +232,9 @@ impl ProxyHttp for Lane {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         let exchange = ours(context)?;
+        if let Some(silence) = &exchange.silence {
+            if end { silence.over() } else { silence.moved() }
+        }
         if exchange.time_left() == Some(Duration::ZERO) {
             exchange.refuse(Reason::ResponseTimeout);
             return Err(Error::new_up(ErrorType::ReadTimedout));
@@ -280,6 +293,9 @@ impl ProxyHttp for Lane {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let Some(exchange) = context else { return };
+        if let Some(silence) = &exchange.silence {
+            silence.over();
+        }
         exchange.record.status = session.response_written().map_or(0, |response| response.status.as_u16());
         if error.is_none() && exchange.refused.is_none() {
             exchange.record.ended_by = EndedBy::Instance;

@@ -11,6 +11,7 @@ use pingora::prelude::*;
 use pingora::proxy::Session;
 
 use super::compress;
+use crate::decide::edits::Edits;
 use crate::decide::headers::dropped_from_response;
 use crate::decide::response::is_clear;
 use crate::exchange::{Exchange, millis};
@@ -34,7 +35,7 @@ pub(super) fn from_instance(response: &mut ResponseHeader, exchange: &Exchange) 
     Ok(())
 }
 
-/// Has a head say what the client is told beside the instance's words.
+/// Has a head say what the client is told beside the instance's words, which the rule may change before.
 pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
     if session.req_header().version == http::Version::HTTP_10
         && response.headers.contains_key(header::TRANSFER_ENCODING)
@@ -46,6 +47,10 @@ pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, e
     let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
         exchange.wire.streams.store(true, Ordering::Relaxed);
+    }
+    let edits = exchange.terms.as_ref().and_then(|terms| terms.answer.as_ref());
+    if let (Some(edits), false) = (edits, response.status.is_informational()) {
+        edit(response, edits)?;
     }
     if exchange.checks.as_ref().is_some_and(|checks| checks.forbid_indexing()) && !response.status.is_informational() {
         response.append_header("X-Robots-Tag", "noindex")?;
@@ -63,4 +68,14 @@ pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, e
         response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
     }
     compress::head(session.req_header(), response, exchange)
+}
+
+fn edit(response: &mut ResponseHeader, edits: &Edits) -> Result<()> {
+    for name in edits.removed_from(&response.headers) {
+        response.remove_header(&name);
+    }
+    for (name, value) in edits.written() {
+        response.append_header(name.clone(), value.clone())?;
+    }
+    Ok(())
 }

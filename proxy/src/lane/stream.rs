@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::prelude::*;
 
 use crate::decide::headers::{dropped_from_request, set_in_request};
+use crate::decide::via;
 use crate::exchange::Exchange;
 
 /// Takes away what only proxies say, and adds what this one says.
@@ -35,6 +36,16 @@ pub(super) fn for_instance(request: &mut RequestHeader, exchange: &Exchange) -> 
         }
         for (name, value) in pass.granted.set() {
             request.insert_header(name.clone(), value.clone())?;
+        }
+    }
+    let edits = exchange.terms.as_ref().and_then(|terms| terms.request.as_ref());
+    request.append_header(header::VIA, via::said(exchange.version))?;
+    if let Some(edits) = edits {
+        for name in edits.removed_from(&request.headers) {
+            request.remove_header(&name);
+        }
+        for (name, value) in edits.written() {
+            request.append_header(name.clone(), value.clone())?;
         }
     }
     if let Some(rewritten) = &exchange.rewritten {

@@ -244,12 +244,13 @@ impl Feed {
         let mut sites = HashMap::new();
         for id in touched {
             let ObjectId::Route(pattern) = id else { continue };
-            if let Some(site) = self.live.sites.get(pattern) {
+            let before = self.live.sites.get(pattern);
+            if let Some(site) = &before {
                 self.orphans.extend(site.cells().into_iter().map(|cell| cell.id.clone()));
             }
             let object = self.table.borrow().objects.get(id).cloned();
             let site = match object.map(|object| object.body) {
-                Some(Body::Route(route)) => Some(Site::of(&route, |id| Arc::clone(self.cell(id)))),
+                Some(Body::Route(route)) => Some(Site::next(&route, before.as_ref(), |id| Arc::clone(self.cell(id)))),
                 _ => None,
             };
             sites.insert(pattern.clone(), site);

@@ -15,6 +15,7 @@ use http::HeaderValue;
 
 use super::cell::Cell;
 use super::hosts::Hosts;
+use super::terms::Terms;
 
 /// Every site.
 pub(crate) struct Sites {
@@ -55,13 +56,26 @@ pub(crate) struct SiteRule {
 
 #[derive(Debug)]
 pub(crate) enum SiteAction {
-    Forward { cell: Arc<Cell>, replace_prefix: Option<RoutePath>, host: Option<HeaderValue> },
+    Forward(SiteForward),
     Redirect(Box<Redirect>),
 }
 
+#[derive(Debug)]
+pub(crate) struct SiteForward {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) replace_prefix: Option<RoutePath>,
+    pub(crate) host: Option<HeaderValue>,
+    /// What the rule says beside where its requests go.
+    pub(crate) terms: Option<Arc<Terms>>,
+}
+
 impl Site {
-    /// The site of a route that was checked.
-    pub(crate) fn of(route: &Route, mut cell: impl FnMut(&EnvironmentId) -> Arc<Cell>) -> Self {
+    /// The site of a route that was checked, which follows on `before`.
+    pub(crate) fn next(
+        route: &Route,
+        before: Option<&Self>,
+        mut cell: impl FnMut(&EnvironmentId) -> Arc<Cell>,
+    ) -> Self {
         let leads = match &route.to {
             To::Environment(id) => Leads::ToOne(cell(id)),
             To::Rules(rules) => {
@@ -69,17 +83,27 @@ impl Site {
                     when: rules[at].when.clone(),
                     action: match &rules[at].action {
                         Action::Redirect(redirect) => SiteAction::Redirect(redirect.clone()),
-                        Action::Forward(forward) => SiteAction::Forward {
+                        Action::Forward(forward) => SiteAction::Forward(SiteForward {
                             cell: cell(&forward.environment),
                             replace_prefix: forward.replace_prefix.clone(),
                             host: forward.rewrite_host.as_ref().map(|host| value(host.as_str())),
-                        },
+                            terms: Terms::next(forward, before.and_then(|before| before.terms(&rules[at].when))),
+                        }),
                     },
                 };
                 Leads::ByRules(To::order(rules).into_iter().map(rule).collect())
             }
         };
         Self { https: route.https.as_deref().map(|https| Arc::new(SiteHttps::of(https))), leads }
+    }
+
+    /// What it says for the requests of a rule that is for these.
+    fn terms(&self, when: &When) -> Option<&Arc<Terms>> {
+        let Leads::ByRules(rules) = &self.leads else { return None };
+        match &rules.iter().find(|rule| rule.when == *when)?.action {
+            SiteAction::Forward(forward) => forward.terms.as_ref(),
+            SiteAction::Redirect(_) => None,
+        }
     }
 
     /// Every environment that it leads to; some perhaps more than once.
@@ -94,7 +118,7 @@ impl Site {
 impl SiteRule {
     fn cell(&self) -> Option<&Arc<Cell>> {
         match &self.action {
-            SiteAction::Forward { cell, .. } => Some(cell),
+            SiteAction::Forward(forward) => Some(&forward.cell),
             SiteAction::Redirect(_) => None,
         }
     }

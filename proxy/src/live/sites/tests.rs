@@ -7,7 +7,7 @@ use super::*;
 
 fn site(id: &str) -> Site {
     let route = Route::new(HostPattern::any(), EnvironmentId::new(id));
-    Site::of(&route, |id| Arc::new(Cell::new(id.clone())))
+    Site::next(&route, None, |id| Arc::new(Cell::new(id.clone())))
 }
 
 fn found(sites: &Sites, host: &str) -> Option<String> {

@@ -86,7 +86,7 @@ async fn accept(listener: TcpListener, name: &'static str, seen: Arc<Seen>) {
     }
 }
 
-/// Echoes the body, with the head's facts in fields, and ends with a trailer.
+/// Echoes the body, with the head's facts and all its fields in fields, and ends with a trailer.
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, name: &'static str, seen: Arc<Seen>) {
     seen.requests.fetch_add(1, Ordering::SeqCst);
     let (head, mut stream) = request.into_parts();
@@ -117,6 +117,8 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             head.headers.get("x-forwarded-for").cloned().unwrap_or(http::HeaderValue::from_static("")),
         )
         .header("x-te", head.headers.get("te").cloned().unwrap_or(http::HeaderValue::from_static("")));
+    let got = |name: &http::HeaderName| format!("got-{name}");
+    let answer = head.headers.iter().fold(answer, |answer, (name, value)| answer.header(got(name), value));
     let Ok(mut sending) = respond.send_response(answer.body(()).expect("a head"), false) else { return };
     let _ = sending.send_data(body.into(), false);
     let mut trailers = HeaderMap::new();
