@@ -22,6 +22,7 @@ use crate::front::Visit;
 use crate::front::conn::Wire;
 use crate::front::head::{Head, Kind, Reader, Version};
 use crate::front::http2::taking::Taking;
+use crate::lane::lasting::Events;
 use crate::live::cell::{Cell, Flight, Tried};
 use crate::metrics::Outcome;
 use crate::spans::Span;
@@ -57,6 +58,8 @@ pub(crate) struct Exchange {
     pub(crate) body_bytes: u64,
     /// How its client takes the answer, where nothing else says it: of HTTP/2 streams, calls excepted.
     pub(crate) taking: Option<Arc<Taking>>,
+    /// The event stream that its answer is.
+    pub(crate) events: Option<Box<Events>>,
     pub(crate) held: Option<Duration>,
     /// Until when it may be held, and what it is told then.
     pub(crate) patience: (Instant, Reason),
@@ -138,6 +141,7 @@ impl Exchange {
             attempt: Attempt::Fresh,
             body_bytes: 0,
             taking: None,
+            events: None,
             held: None,
             held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),

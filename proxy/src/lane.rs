@@ -3,6 +3,7 @@
 mod again;
 pub(crate) mod answer;
 mod failed;
+pub(crate) mod lasting;
 pub(crate) mod pages;
 pub(crate) mod pingora;
 mod response;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::again::{Again, after_sending, choose_again, note_failure};
 use super::failed::{reason, write_refusal};
-use super::{response, stream};
+use super::{lasting, response, stream};
 use crate::access::EndedBy;
 use crate::config::Limits;
 use crate::decide::refuse::Reason;
@@ -211,6 +211,7 @@ impl ProxyHttp for Lane {
             session.set_keepalive(None);
         }
         response::for_client(session, response, exchange)?;
+        lasting::begin(response, exchange);
         Ok(())
     }
 
@@ -225,6 +226,9 @@ impl ProxyHttp for Lane {
         if exchange.version == Version::Http2 {
             let count = body.as_ref().map_or(0, |body| body.len() as u64);
             exchange.wire.sent.fetch_add(count, Ordering::Relaxed);
+        }
+        if let (Some(events), Some(body)) = (&mut exchange.events, &body) {
+            events.take(body);
         }
         if exchange.time_left() == Some(Duration::ZERO) {
             exchange.refuse(Reason::ResponseTimeout);
@@ -272,7 +276,7 @@ impl ProxyHttp for Lane {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let Some(exchange) = context else { return };
         exchange.record.status = session.response_written().map_or(0, |response| response.status.as_u16());
-        if error.is_none() && exchange.refused.is_none() {
+        if error.is_none() && exchange.refused.is_none() && !exchange.wire.leaving.load(Ordering::Relaxed) {
             exchange.record.ended_by = EndedBy::Instance;
         }
     }
