@@ -134,7 +134,8 @@ pub struct Wanted {
     pub environment: EnvironmentId,
     /// The epoch of the cell they wait on.
     pub epoch: Epoch,
-    /// How many are held; 0 where a request was refused because the environment failed.
+    /// How many are held; 0 where a request was refused because the environment failed, or there was data of a WebSocket or an
+    /// event stream while it is `Closing`.
     pub waiters: u32,
 }
 
@@ -145,7 +146,8 @@ pub struct Seen {
     pub environment: EnvironmentId,
     /// Requests that run now.
     pub in_flight: u32,
-    /// Since the last request ended; zero while one runs. Durations travel, not instants: clocks differ.
+    /// Since the last request ended, or there was data of a WebSocket or an event stream: such streams run, and count by their
+    /// data only. Zero while another request runs. Durations travel, not instants: clocks differ.
     #[serde(with = "crate::millis")]
     pub idle: Duration,
 }

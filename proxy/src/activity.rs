@@ -1,4 +1,4 @@
-//! What ran, told upwards once a period: `Seen`.
+//! What ran, told upwards once a period: `Seen`. What may last for ever (`live::lasting`) is in flight, and idle without data.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,9 +36,11 @@ impl Activity {
         let mut seen = Vec::with_capacity(self.cells.len());
         self.cells.retain(|cell| {
             cell.seen_listed.store(false, Ordering::SeqCst);
+            // In this order: what ends in between is taken for one that lasts, at worst.
+            let lasting = cell.lasting.load(Ordering::SeqCst);
             let in_flight = cell.in_flight.load(Ordering::SeqCst);
-            let ended = cell.last_ended.load(Ordering::SeqCst);
-            let idle = if in_flight > 0 { 0 } else { now.saturating_sub(ended) };
+            let last = cell.last_ended.load(Ordering::SeqCst).max(cell.last_data.load(Ordering::SeqCst));
+            let idle = if in_flight > lasting { 0 } else { now.saturating_sub(last) };
             seen.push(Seen { environment: cell.id.clone(), in_flight, idle: Duration::from_millis(idle) });
             // Lost the race for the flag: a request listed it again, and it comes back through the channel.
             in_flight > 0 && !cell.seen_listed.swap(true, Ordering::SeqCst)

@@ -24,6 +24,7 @@ use crate::front::head::{Head, Kind, Reader, Version};
 use crate::front::http2::taking::Taking;
 use crate::front::silence::Silence;
 use crate::lane::compress::Compressing;
+use crate::lane::lasting::Events;
 use crate::live::cell::{Cell, Flight, Tried};
 use crate::live::terms::Terms;
 use crate::metrics::Outcome;
@@ -64,6 +65,8 @@ pub(crate) struct Exchange {
     pub(crate) taking: Option<Arc<Taking>>,
     /// How the answer comes, where it may not stand still for as long as its begin may take.
     pub(crate) silence: Option<Arc<Silence>>,
+    /// The event stream that its answer is.
+    pub(crate) events: Option<Box<Events>>,
     pub(crate) held: Option<Duration>,
     /// Until when it may be held, and what it is told then.
     pub(crate) patience: (Instant, Reason),
@@ -149,6 +152,7 @@ impl Exchange {
             body_bytes: 0,
             taking: None,
             silence: None,
+            events: None,
             held: None,
             held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),

@@ -12,13 +12,14 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod silence;
 pub(crate) mod stream;
 pub(crate) mod tls;
+mod until_closed;
+pub(crate) mod websocket;
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::apps::HttpServerApp;
@@ -41,11 +42,12 @@ use crate::exchange::Exchange;
 use crate::lane::answer::{After, Answer, answer};
 use crate::lane::pingora::Lane;
 use crate::wake::{NotAdmitted, Patience, admit};
-use conn::{Conn, Transport, Wire};
+use conn::{Conn, Transport};
 use gate::Gate;
 use head::{Head, Kind, Version};
 use silence::stands_still;
 use tls::{Agreed, Offered};
+use until_closed::{FAREWELL, until_closed};
 
 /// Policies by which one request is checked, one after the other, while it waits.
 const POLICIES_MAX: usize = 8;
@@ -303,8 +305,8 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, mut exchange: 
     conn.admit(head, instead);
     let wire = Arc::clone(conn.wire());
     let mut session = ServerSession::new_http1(conn);
-    let body_gap = if head.kind == Kind::WebSocket { limits.stream_idle } else { limits.body_gap };
-    session.set_read_timeout(Some(body_gap));
+    // A tunnel lives as long as either side says something (`until_closed`).
+    session.set_read_timeout((head.kind != Kind::WebSocket).then_some(limits.body_gap));
     session.set_write_timeout(Some(limits.client_write));
     session.set_total_drain_timeout(Some(limits.linger));
     // An answer before the body's end (a 100 is one to Pingora) does not end the connection: the fence knows what is unread.
@@ -312,11 +314,12 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, mut exchange: 
     // HTTP/1.0 knows no interim answers (RFC 9110 section 15.2).
     session.set_ignore_info_resp(head.version == Version::Http10);
     let silence = exchange.watch();
+    let times = (head.kind == Kind::WebSocket).then(|| exchange.times());
     session.set_connection_user_context(Some(exchange));
     let carried = worker.lane.process_new_http(session, &worker.edge.stopping);
     let carried = tokio::select! {
         biased;
-        carried = until_closed(edge, &wire, carried) => carried.flatten(),
+        carried = until_closed(edge, &wire, times, carried) => carried.flatten(),
         () = stands_still(silence, &wire, None) => {
             // To HTTP/1.0 an orderly end would be the body's.
             wire.cut.store(head.version == Version::Http10, Ordering::Relaxed);
@@ -334,37 +337,27 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, mut exchange: 
             Next::Gone
         }
         None => {
-            linger(wire.take_back(), worker).await;
+            let mut transport = wire.take_back();
+            if wire.unsaid.load(Ordering::Relaxed) {
+                say(&mut transport, &websocket::CLOSE).await;
+            }
+            linger(transport, worker).await;
             Next::Gone
         }
     }
 }
 
-/// Carries a request to its end, or until it is its connection's turn to be closed, where it became what may last for ever.
-///
-/// That is known by the answer's head, which only `carried` gets to see; so it is looked at after each of its steps, and other
-/// requests pay nothing for it. Cancelled there, whatever the connection carries ends with it.
-async fn until_closed<T>(edge: &Edge, wire: &Wire, carried: impl Future<Output = T>) -> Option<T> {
-    let (mut carried, mut turn) = (pin!(carried), None::<Pin<Box<dyn Future<Output = ()> + '_>>>);
-    poll_fn(|context| {
-        if let Poll::Ready(carried) = carried.as_mut().poll(context) {
-            return Poll::Ready(Some(carried));
+/// Says a last word, if it goes at once.
+async fn say(transport: &mut Option<Transport>, word: &[u8]) {
+    let said = async {
+        match transport {
+            Some(Transport::Plain(stream)) => stream.write_all(word).await,
+            Some(Transport::Tls(stream)) => stream.write_all(word).await,
+            None => Ok(()),
         }
-        if turn.is_none() {
-            turn = if wire.upgraded.load(Ordering::Relaxed) {
-                Some(Box::pin(drain::upgraded(&edge.phase, &edge.dice)))
-            } else if wire.streams.load(Ordering::Relaxed) {
-                Some(Box::pin(drain::streams(&edge.phase, &edge.dice)))
-            } else {
-                None
-            };
-        }
-        match &mut turn {
-            Some(turn) => turn.as_mut().poll(context).map(|()| None),
-            None => Poll::Pending,
-        }
-    })
-    .await
+    };
+    // Whoever takes nothing is closed without.
+    let _ = timeout(FAREWELL, said).await;
 }
 
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.

@@ -7,8 +7,10 @@ use crate::front::fence::{Fence, Framing};
 use crate::front::gate::{Look, Scan};
 use crate::front::head::{Connection, Form, Head, Kind, Reader, Version};
 use crate::front::proxy_protocol::{self, Look as Header};
+use crate::front::websocket::{CLOSE, Way};
+use crate::live::lasting::Moved;
 
-/// Cuts that [`fence`] and [`head`] take from the begin of their bytes, at most.
+/// Cuts that [`fence`], [`head`] and [`websocket`] take from the begin of their bytes, at most.
 const CUTS_MAX: usize = 8;
 
 /// A request head: it is found alike however its bytes are cut, and what is accepted says the same when it is written anew.
@@ -55,6 +57,27 @@ pub fn fence(data: &[u8]) {
     if matches!(whole, Fence::Closed | Fence::Broken) {
         assert_eq!(whole.pass(b"0\r\n\r\n"), 0, "something passes after the end");
     }
+}
+
+/// One direction of a WebSocket: its frames end alike however its bytes are cut, so data is seen alike; and where it ends, a
+/// Close is said between two frames, and not behind another.
+///
+/// The first byte is a number of cuts, the next ones say where; the rest is what one side sends.
+pub fn websocket(data: &[u8]) {
+    let (cuts, bytes) = cuts(data);
+    let (mut whole, mut pieces) = (Way::default(), Way::default());
+    let mut is_data = false;
+    let mut from = 0;
+    for cut in cuts {
+        let part = &bytes[from..cut];
+        let rest = pieces.rest(part);
+        assert!(rest <= part.len() && (rest > 0 || part.is_empty() || pieces.is_between()));
+        is_data |= pieces.pass(part) == Moved::Data;
+        from = cut;
+    }
+    assert_eq!(whole.pass(bytes) == Moved::Data, is_data, "a cut changes what is data");
+    assert_eq!(format!("{whole:?}"), format!("{pieces:?}"), "a cut changes where frames end");
+    assert_eq!(whole.left(&CLOSE).is_empty(), whole.is_closed());
 }
 
 /// A PROXY protocol header is read alike in one piece and in two, and never taken to be longer than it is.
@@ -154,7 +177,12 @@ mod tests {
 
     #[test]
     fn every_seed_keeps_its_promises_and_cut_short_too() {
-        for (target, door) in [("head", head as fn(&[u8])), ("fence", fence), ("proxy_protocol", proxy_protocol)] {
+        for (target, door) in [
+            ("head", head as fn(&[u8])),
+            ("fence", fence),
+            ("proxy_protocol", proxy_protocol),
+            ("websocket", websocket),
+        ] {
             let seeds = seeds(target);
             assert!(seeds.len() >= 10, "{target}");
             for seed in seeds {
@@ -171,6 +199,7 @@ mod tests {
             head(&bytes);
             fence(&bytes);
             proxy_protocol(&bytes);
+            websocket(&bytes);
         }
 
         #[test]

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod compress;
 mod encoder;
 mod failed;
+pub(crate) mod lasting;
 pub(crate) mod pages;
 pub(crate) mod pingora;
 mod response;

@@ -21,6 +21,10 @@
 //! another tried, or a newer cell waited for, while nothing was sent; all retries of an environment are a part of its
 //! requests (`live::retries`). An answer whose end could be found in two ways is refused (`decide::response`).
 //!
+//! An answer may become what lasts for ever (`lane::lasting`): a WebSocket, which is followed frame by frame (`front::websocket`),
+//! or an event stream. It counts as activity by its data alone (`live::lasting`), and is ended with notice when its environment is
+//! to sleep, and at the end of the proxy (`front::until_closed`).
+//!
 //! Who chose HTTP/2 (by ALPN, or by its preface where the listener allows that) is served by `front::http2`: one task
 //! drives the connection, and each stream is a request that is decided, admitted and carried as above; its exchange travels
 //! with its head.

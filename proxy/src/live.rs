@@ -10,6 +10,7 @@ pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod hosts;
 pub(crate) mod judge;
+pub(crate) mod lasting;
 pub(crate) mod latency;
 pub(crate) mod retries;
 pub(crate) mod signals;

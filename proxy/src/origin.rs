@@ -47,10 +47,12 @@ pub(crate) fn peer(flight: &Flight, exchange: &Exchange) -> Box<HttpPeer> {
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
     options.write_timeout = Some(times.send);
-    options.read_timeout = Some(match kind {
-        Kind::Plain => times.answer,
-        Kind::WebSocket | Kind::EventStream | Kind::Grpc => times.stream_idle,
-    });
+    options.read_timeout = match kind {
+        Kind::Plain => Some(times.answer),
+        Kind::EventStream | Kind::Grpc => Some(times.stream_idle),
+        // Of a tunnel, one side may be silent while the other talks: `front::until_closed` looks at both.
+        Kind::WebSocket => None,
+    };
     options.idle_timeout = Some(kept);
     // The lane has up to ten reads of an answer under way for a client that does not take it. A client of HTTP/1 has one
     // such answer at a time, one of HTTP/2 as many as it has streams.

@@ -193,9 +193,9 @@ impl Wants {
         let mut wanted = Vec::with_capacity(self.cells.len());
         self.cells.retain(|cell| {
             cell.wanted_listed.store(false, Ordering::SeqCst);
-            let refused = cell.refused.swap(false, Ordering::SeqCst);
+            let missed = cell.missed.swap(false, Ordering::SeqCst);
             let waiters = cell.waiters.load(Ordering::SeqCst);
-            if waiters > 0 || refused {
+            if waiters > 0 || missed {
                 wanted.push(Wanted { environment: cell.id.clone(), epoch: cell.offer().epoch(), waiters });
             }
             waiters > 0 && !cell.wanted_listed.swap(true, Ordering::SeqCst)

@@ -16,3 +16,4 @@ mod speaker;
 mod tls;
 mod upgrade;
 mod upgrade_fails;
+mod websocket_cases;

@@ -26,6 +26,7 @@ mod program;
 mod refusals;
 mod restart;
 mod sandbox;
+mod sockets;
 mod source;
 mod sweep;
 mod wake;

@@ -171,7 +171,7 @@ impl World {
         (self.addresses().api, &self.token)
     }
 
-    fn addresses(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         self.life.as_ref().expect("it runs").addresses()
     }
 

@@ -4,6 +4,8 @@
 //! bytes, and then nothing more, but still learns that the client left. When Pingora drops it, the transport comes back to
 //! the front through [`Wire`], for an orderly close. Idle it holds no buffer.
 
+mod tunnel;
+
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
@@ -28,6 +30,7 @@ use super::head::{Expects, Head};
 use super::pace::{Pace, TooSlow};
 use super::stream::Stream;
 use crate::config::Limits;
+use crate::live::lasting::Lasting;
 
 /// The most that one read of the front takes from the transport.
 const READ_MAX: usize = 4 << 10;
@@ -52,13 +55,21 @@ pub(crate) struct Wire {
     pub(crate) broken: AtomicBool,
     /// The client sent its body too slowly.
     pub(crate) slow: AtomicBool,
+    /// The 101 was one of a WebSocket, which is followed frame by frame.
+    pub(crate) websocket: AtomicBool,
+    /// The edge ends the tunnel: each side is told, and nothing begins any more.
+    pub(crate) leaving: AtomicBool,
+    /// The client was not told that yet, and can be.
+    pub(crate) unsaid: AtomicBool,
+    /// The instance takes too long to answer a request for an upgrade.
+    pub(crate) late: AtomicBool,
     /// The answer is an event stream.
     pub(crate) streams: AtomicBool,
     /// The client gave up before it was answered.
     pub(crate) given_up: AtomicBool,
-    /// The request's body was received to its end; like the next two, said of HTTP/2 streams only.
+    /// The request's body was received to its end; said of HTTP/2 streams only.
     pub(crate) whole: AtomicBool,
-    /// There is an instance that takes the body.
+    /// There is an instance that takes the request.
     pub(crate) connected: AtomicBool,
     /// The answer was begun.
     pub(crate) answered: AtomicBool,
@@ -75,6 +86,8 @@ pub(crate) struct Wire {
     /// Of the current response.
     pub(crate) sent: AtomicU64,
     returned: Mutex<Option<Transport>>,
+    /// What the answer has become, if that may last for ever.
+    lasting: Mutex<Option<Arc<Lasting>>>,
 }
 
 /// See the module.
@@ -96,6 +109,8 @@ pub(crate) struct Conn {
     half_closed: Duration,
     /// Runs since the client said that it sends nothing more.
     leaving: Option<Pin<Box<Sleep>>>,
+    /// Once it is a WebSocket's.
+    tunnel: Option<Box<tunnel::Open>>,
     wire: Arc<Wire>,
 }
 
@@ -123,6 +138,7 @@ impl Conn {
             reading: Pace::new(limits.client_rate, limits.client_window),
             half_closed: limits.half_closed,
             leaving: None,
+            tunnel: None,
             wire: Arc::new(Wire::default()),
         }
     }
@@ -285,6 +301,18 @@ impl Conn {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes to the transport, now or with the next flush.
+    fn poll_gather(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gathered.len() + bytes.len() > GATHERED_MAX {
+            ready!(self.poll_send_gathered(context))?;
+        }
+        if bytes.len() > GATHERED_MAX {
+            return self.poll_send(context, bytes);
+        }
+        self.gathered.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
     /// The next bytes of the message, from what was read ahead.
     fn take_ahead(&mut self, buffer: &mut ReadBuf<'_>) -> usize {
         let count = self.fence.pass(&self.ahead[..self.ahead.len().min(buffer.remaining())]);
@@ -297,6 +325,9 @@ impl Conn {
     ///
     /// A client that sends nothing more may be gone, or may still read: it has a while to get its answer.
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.wire.late.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the instance does not answer")));
+        }
         while self.leaving.is_none() && self.ahead.len() < self.ahead_max {
             if ready!(self.poll_fill(context))? == 0 {
                 if !self.ahead.is_empty() {
@@ -322,6 +353,13 @@ impl AsyncRead for Conn {
         let this = &mut *self;
         if this.wire.upgraded.load(Ordering::Relaxed) && this.fence.is_over() {
             this.fence = Fence::Lifted;
+        }
+        if matches!(this.fence, Fence::Lifted)
+            && let Some(mut tunnel) = this.tunnel()
+        {
+            let polled = this.poll_tunnel_read(&mut tunnel, context, buffer);
+            this.tunnel = Some(tunnel);
+            return polled;
         }
         let before = buffer.filled().len();
         let mut count = 0;
@@ -359,14 +397,12 @@ impl AsyncRead for Conn {
 impl AsyncWrite for Conn {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.expects = Expects::Nothing;
-        if self.gathered.len() + bytes.len() > GATHERED_MAX {
-            ready!(self.poll_send_gathered(context))?;
+        if let Some(mut tunnel) = self.tunnel() {
+            let polled = self.poll_tunnel_write(&mut tunnel, context, bytes);
+            self.tunnel = Some(tunnel);
+            return polled;
         }
-        if bytes.len() > GATHERED_MAX {
-            return self.poll_send(context, bytes);
-        }
-        self.gathered.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        self.poll_gather(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -386,6 +422,7 @@ impl AsyncWrite for Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        self.leave_unsaid();
         let transport = self.transport.take();
         *self.wire.returned.lock().unwrap_or_else(PoisonError::into_inner) = transport;
     }
@@ -394,9 +431,24 @@ impl Drop for Conn {
 impl Wire {
     /// Forgets what was said of the message before.
     pub(crate) fn begin(&self) {
-        for said in [&self.broken, &self.slow, &self.streams, &self.stuck, &self.silent, &self.cut] {
+        if self.streams.load(Ordering::Relaxed) {
+            *self.lasting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        for said in
+            [&self.broken, &self.slow, &self.streams, &self.stuck, &self.silent, &self.cut, &self.late, &self.connected]
+        {
             said.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Says what the answer has become.
+    pub(crate) fn lasts(&self, lasting: Arc<Lasting>) {
+        *self.lasting.lock().unwrap_or_else(PoisonError::into_inner) = Some(lasting);
+    }
+
+    /// What the answer has become, if that may last for ever.
+    pub(crate) fn lasting(&self) -> Option<Arc<Lasting>> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether an orderly end would tell the client something wrong, or keep what it does not read.

@@ -15,6 +15,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +32,7 @@ use super::conn::{Conn, Wire};
 use super::head::{Head, Kind, StreamBody};
 use super::listen::budget::Place;
 use super::silence::stands_still;
+use super::until_closed::sleeps;
 use super::{Visit, Worker, decided, linger, prepare, route, words};
 use crate::checks::NotPassed;
 use crate::config::Limits;
@@ -347,13 +349,22 @@ async fn carry(
     session.set_total_drain_timeout(Some(limits.linger));
     let watched = body == StreamBody::Follows && head.kind != Kind::Grpc;
     tokio::select! {
+        // First, for it knows what the answer becomes.
+        biased;
         // There is no connection to keep: the stream was all of it.
         _ = worker.lane.process_new_http(session, &worker.edge.stopping) => {}
         () = too_slow(wire, limits), if watched => {}
         () = takes_too_slowly(wire, taking.as_deref(), limits) => {}
         () = stands_still(silence, wire, taking.as_deref()) => {}
+        () = falls_asleep(wire) => {}
     }
     if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
+}
+
+/// Resolves when the answer has become an event stream whose environment is to sleep. Asked after each step of the lane.
+async fn falls_asleep(wire: &Wire) {
+    poll_fn(|_| if wire.streams.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }).await;
+    sleeps(wire).await;
 }
 
 /// Resolves when the client sends its body more slowly than the least rate, while it is waited for, and says so: the request is

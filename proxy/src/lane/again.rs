@@ -6,6 +6,7 @@
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dormouse_link::Report;
 use pingora::prelude::*;
@@ -32,6 +33,9 @@ pub(super) enum Again {
 pub(super) fn after_sending(exchange: &mut Exchange, error: &mut Error, session: &Session, reused: bool) -> Again {
     use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
     let Some(flight) = &exchange.flight else { return Again::No };
+    if exchange.wire.late.load(Ordering::Relaxed) {
+        flight.failed(&exchange.edge);
+    }
     if *error.esource() != ErrorSource::Upstream || exchange.first_byte.is_some() {
         return Again::No;
     }

@@ -25,6 +25,7 @@ pub(super) fn reason(error: &Error, exchange: &Exchange) -> Option<Reason> {
         return exchange.refused;
     }
     Some(match (error.esource(), error.etype()) {
+        (_, _) if exchange.wire.late.load(Ordering::Relaxed) => Reason::ResponseTimeout,
         (ErrorSource::Downstream, _) if exchange.wire.broken.load(Ordering::Relaxed) => Reason::BadBody,
         (ErrorSource::Downstream, _) if exchange.wire.slow.load(Ordering::Relaxed) => Reason::BodyTimeout,
         (ErrorSource::Downstream, ReadTimedout) => Reason::BodyTimeout,

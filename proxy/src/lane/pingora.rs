@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::again::{Again, after_sending, choose_again, note_failure};
 use super::failed::{reason, write_refusal};
-use super::{compress, response, stream};
+use super::{compress, lasting, response, stream};
 use crate::access::EndedBy;
 use crate::config::Limits;
 use crate::decide::refuse::Reason;
@@ -221,6 +221,7 @@ impl ProxyHttp for Lane {
             exchange.record.status = response.status.as_u16();
         }
         response::for_client(session, response, exchange)?;
+        lasting::begin(response, exchange);
         Ok(())
     }
 
@@ -234,6 +235,9 @@ impl ProxyHttp for Lane {
         let exchange = ours(context)?;
         if let Some(silence) = &exchange.silence {
             if end { silence.over() } else { silence.moved() }
+        }
+        if let (Some(events), Some(body)) = (&mut exchange.events, &body) {
+            events.take(body);
         }
         if exchange.time_left() == Some(Duration::ZERO) {
             exchange.refuse(Reason::ResponseTimeout);
@@ -297,7 +301,7 @@ impl ProxyHttp for Lane {
             silence.over();
         }
         exchange.record.status = session.response_written().map_or(0, |response| response.status.as_u16());
-        if error.is_none() && exchange.refused.is_none() {
+        if error.is_none() && exchange.refused.is_none() && !exchange.wire.leaving.load(Ordering::Relaxed) {
             exchange.record.ended_by = EndedBy::Instance;
         }
     }

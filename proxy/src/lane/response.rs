@@ -22,8 +22,8 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// Takes a head from an instance.
 pub(super) fn from_instance(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    if response.status == 101 && exchange.kind != Kind::WebSocket {
-        // Pingora lets it pass where neither side asked.
+    if response.status == 101 && (exchange.kind != Kind::WebSocket || !is_websocket(response)) {
+        // Pingora lets it pass where neither side asked, or the instance chose what nobody asked for.
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for").into_up());
     }
     if !is_clear(response.version, &response.headers) {
@@ -33,6 +33,11 @@ pub(super) fn from_instance(response: &mut ResponseHeader, exchange: &Exchange) 
         response.remove_header(&name);
     }
     Ok(())
+}
+
+fn is_websocket(response: &ResponseHeader) -> bool {
+    let upgrade = response.headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
+    upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Has a head say what the client is told beside the instance's words, which the rule may change before.

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::balance::{Ask, Plan, Wish};
 use super::health::Health;
+use super::lasting::Lasting;
 use super::latency::Latency;
 use super::retries::Budget;
 use super::signals::Signals;
@@ -121,13 +122,18 @@ pub(crate) struct Cell {
     pub(crate) waiters: AtomicU32,
     /// Requests that wait for the end of a pause: nobody is wanted for them.
     pub(crate) paused: AtomicU32,
-    /// A request was refused because the environment failed, and the control plane was not told yet.
-    pub(crate) refused: AtomicBool,
+    /// Somebody wants it who does not wait, and the control plane was not told yet: a request was refused because it failed, or
+    /// there was data while it is to sleep.
+    pub(crate) missed: AtomicBool,
     /// In the list of those that are wanted.
     pub(crate) wanted_listed: AtomicBool,
     pub(crate) in_flight: AtomicU32,
-    /// On the clock of [`Signals`], in milliseconds.
+    /// Those in flight that may last for ever, and count as activity by their data only.
+    pub(crate) lasting: AtomicU32,
+    /// When another one ended last, on the clock of [`Signals`], in milliseconds.
     pub(crate) last_ended: AtomicU64,
+    /// When there was data of what lasts, on the same clock.
+    pub(crate) last_data: AtomicU64,
     /// In the list of those that were seen.
     pub(crate) seen_listed: AtomicBool,
     /// Where its requests are counted.
@@ -149,6 +155,16 @@ pub(crate) struct Flight {
     pub(crate) offer: Arc<Offer>,
     pub(super) index: usize,
     pub(super) signals: Arc<Signals>,
+    pub(super) activity: Activity,
+}
+
+/// What of a request in flight is activity of its environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// All its time.
+    Running,
+    /// Its data: it may last for ever.
+    Data,
 }
 
 /// What a request meets.
@@ -212,10 +228,12 @@ impl Cell {
             changed: Notify::new(),
             waiters: AtomicU32::new(0),
             paused: AtomicU32::new(0),
-            refused: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
             wanted_listed: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            lasting: AtomicU32::new(0),
             last_ended: AtomicU64::new(0),
+            last_data: AtomicU64::new(0),
             seen_listed: AtomicBool::new(false),
             counted: Place::default(),
             quiet: Quiet::default(),
@@ -241,6 +259,11 @@ impl Cell {
     /// What of a request matters for its endpoint.
     pub(crate) fn wish(&self, client: Option<IpAddr>, fields: Fields<'_>) -> Wish {
         self.offer.load().plan.wish(client, fields)
+    }
+
+    /// Whether it is to sleep.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.offer.load().environment.as_ref().is_some_and(|environment| environment.state == State::Closing)
     }
 
     /// Takes a newer version; only the feed calls it. Requests may choose by the old one until both
@@ -306,7 +329,7 @@ impl Choosing<'_> {
         cell.retries.earn();
         signals.seen(cell);
         let (cell, offer, signals) = (Arc::clone(cell), Arc::clone(offer), Arc::clone(signals));
-        Choice::Endpoint(Flight { cell, offer, index, signals })
+        Choice::Endpoint(Flight { cell, offer, index, signals, activity: Activity::Running })
     }
 }
 
@@ -332,6 +355,16 @@ impl Flight {
         self.offer.plan.cookie(self.index, wish, scheme)
     }
 
+    /// Counts from now on by its data: what has become of its request may last for ever.
+    pub(crate) fn lasts(&mut self) -> Lasting {
+        if self.activity == Activity::Running {
+            self.activity = Activity::Data;
+            self.cell.last_ended.store(self.signals.now(), Ordering::SeqCst);
+            self.cell.lasting.fetch_add(1, Ordering::SeqCst);
+        }
+        Lasting::new(&self.cell, &self.signals)
+    }
+
     /// Where it goes.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.offer.endpoints()[self.index]
@@ -340,8 +373,14 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.cell.last_ended.store(self.signals.now(), Ordering::SeqCst);
+        if self.activity == Activity::Running {
+            self.cell.last_ended.store(self.signals.now(), Ordering::SeqCst);
+        }
         self.cell.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.activity == Activity::Data {
+            // After the other count: who looks in between takes a running request for one that lasts, and never the other way.
+            self.cell.lasting.fetch_sub(1, Ordering::SeqCst);
+        }
         let instance = &self.offer.instances[self.index];
         if instance.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && instance.retired.load(Ordering::SeqCst) {
             self.signals.poke.notify_one();

@@ -82,14 +82,24 @@ impl Signals {
     pub(crate) fn awaited(&self, cell: &Arc<Cell>) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
         list(&self.wanted, &cell.wanted_listed, cell);
-        self.first_waiter.store(true, Ordering::SeqCst);
-        self.poke.notify_one();
+        self.hurry();
     }
 
     /// A request to it was refused because it failed.
     pub(crate) fn refused(&self, cell: &Arc<Cell>) {
-        cell.refused.store(true, Ordering::SeqCst);
+        self.missed(cell);
+    }
+
+    /// Somebody wants it who does not wait.
+    pub(crate) fn missed(&self, cell: &Arc<Cell>) {
+        cell.missed.store(true, Ordering::SeqCst);
         list(&self.wanted, &cell.wanted_listed, cell);
+    }
+
+    /// Who is wanted is to be said now, and not with the next period.
+    pub(crate) fn hurry(&self) {
+        self.first_waiter.store(true, Ordering::SeqCst);
+        self.poke.notify_one();
     }
 
     /// One of its endpoints could not be connected to.

@@ -17,6 +17,9 @@ use super::script::Script;
 /// The code of a process that was killed.
 pub(super) const KILLED: i64 = 137;
 
+/// A Close without a code (RFC 6455 section 5.5.1).
+const CLOSE: [u8; 2] = [0x88, 0];
+
 /// The longest request head.
 const HEAD_MAX_BYTES: u64 = 64 * 1024;
 
@@ -187,6 +190,13 @@ async fn serve(client: TcpStream, answers: Arc<Answers>, stopping: CancellationT
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(answers.script.answer_after).await;
+        if head.socket {
+            // Told to stop, it ends as a server does that has no more time.
+            return tokio::select! {
+                () = stopping.cancelled() => {}
+                _ = socket(client.get_mut()) => {}
+            };
+        }
         let last = head.close || stopping.is_cancelled();
         let answer = answer(&head, &answers, last);
         if client.get_mut().write_all(answer.as_bytes()).await.is_err() || client.get_mut().flush().await.is_err() {
@@ -199,6 +209,19 @@ async fn serve(client: TcpStream, answers: Arc<Answers>, stopping: CancellationT
             return;
         }
     }
+}
+
+/// A WebSocket that has nothing to say: it reads until its client says Close, and answers that.
+async fn socket(client: &mut TcpStream) -> io::Result<()> {
+    client.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await?;
+    let mut piece = [0; 1024];
+    // A frame comes in a piece of its own.
+    while client.read(&mut piece).await? > 0 {
+        if piece[0] == CLOSE[0] {
+            return client.write_all(&CLOSE).await;
+        }
+    }
+    Ok(())
 }
 
 fn answer(head: &Head, answers: &Answers, last: bool) -> String {
@@ -218,6 +241,8 @@ struct Head {
     /// Whether the answer has no body.
     bodyless: bool,
     post: bool,
+    /// Whether it asks for a WebSocket.
+    socket: bool,
     close: bool,
     chunked: bool,
     length: u64,
@@ -249,6 +274,7 @@ async fn head(client: &mut BufReader<TcpStream>) -> io::Result<Option<Head>> {
             "content-length" => head.length = value.parse().map_err(|_| io::ErrorKind::InvalidData)?,
             "transfer-encoding" => head.chunked = true,
             "connection" => head.close |= value == "close",
+            "upgrade" => head.socket = value == "websocket",
             _ => {}
         }
     }

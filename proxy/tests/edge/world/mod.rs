@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod h2c;
+pub(crate) mod hand;
 pub(crate) mod http2;
 pub(crate) mod origin;
 pub(crate) mod scrape;
