@@ -38,22 +38,22 @@ const ROLE: &str = "be-weighed";
 /// What the hosts of a table that is weighed lead to.
 #[derive(Clone, Copy, Debug)]
 enum Leads {
-    /// All to the same environment.
-    ToOne,
-    /// Each to one of its own, which sleeps.
-    ToSleepers,
+    /// All to one environment.
+    Shared,
+    /// Each to one of its own, that sleeps.
+    Asleep,
     /// Each to one of its own, with an endpoint.
-    ToServed,
+    Served,
 }
 
 impl Leads {
-    const ALL: [Self; 3] = [Self::ToOne, Self::ToSleepers, Self::ToServed];
+    const ALL: [Self; 3] = [Self::Shared, Self::Asleep, Self::Served];
 
     fn objects(self, size: u64) -> Vec<Object> {
         let of = |number| match self {
-            Self::ToOne => (0, None),
-            Self::ToSleepers => (number, Some(asleep(number))),
-            Self::ToServed => (number, Some(served(number))),
+            Self::Shared => (0, None),
+            Self::Asleep => (number, Some(asleep(number))),
+            Self::Served => (number, Some(served(number))),
         };
         let both = |number| {
             let (environment, cell) = of(number);
@@ -81,7 +81,7 @@ fn main() {
     for size in SIZES {
         let [plain, asleep, served] = Leads::ALL.map(|leads| weighed(size, leads));
         let mut table = Believed::default();
-        let first = snapshot(Leads::ToSleepers.objects(size));
+        let first = snapshot(Leads::Asleep.objects(size));
         let began = Instant::now();
         runtime.block_on(table.take(first));
         let load = began.elapsed().as_secs_f64() * 1e6 / size as f64;
