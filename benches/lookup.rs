@@ -10,10 +10,13 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Instant;
 
 use dormouse_link::{
-    Base, Body, EnvironmentId, Epoch, Generation, Host, Object, OrganisationId, Policy, Route, State, Term, Update,
+    Base, Body, Endpoint, EnvironmentId, Epoch, Generation, Host, InstanceId, Object, OrganisationId, Policy, Route,
+    State, Term, Update,
 };
 use dormouse_proxy::measuring::{Asked, Believed};
 
@@ -29,25 +32,59 @@ const ROUNDS: usize = 5;
 /// Changes that are timed one by one.
 const CHANGES: u64 = 2_000;
 
+/// The word that starts the bench as a table that is weighed.
+const ROLE: &str = "be-weighed";
+
+/// What the hosts of a table that is weighed lead to.
+#[derive(Clone, Copy, Debug)]
+enum Leads {
+    /// All to one environment.
+    Shared,
+    /// Each to one of its own, that sleeps.
+    Asleep,
+    /// Each to one of its own, with an endpoint.
+    Served,
+}
+
+impl Leads {
+    const ALL: [Self; 3] = [Self::Shared, Self::Asleep, Self::Served];
+
+    fn objects(self, size: u64) -> Vec<Object> {
+        let of = |number| match self {
+            Self::Shared => (0, None),
+            Self::Asleep => (number, Some(asleep(number))),
+            Self::Served => (number, Some(served(number))),
+        };
+        let both = |number| {
+            let (environment, cell) = of(number);
+            [Some(route(number, environment)), cell]
+        };
+        (0..size).flat_map(both).flatten().collect()
+    }
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, role, size, leads] = &words[..]
+        && role == ROLE
+    {
+        let (size, leads) = (size.parse().expect("a number"), Leads::ALL[leads.parse::<usize>().expect("a number")]);
+        let mut table = Believed::default();
+        let before = dirty_bytes();
+        runtime.block_on(table.take(snapshot(leads.objects(size))));
+        return println!("{:.0}", (dirty_bytes() - before) / size as f64);
+    }
     println!(
-        "hosts | uniform ns | Zipf ns | unknown ns | decided ns | a change us | all us a host | B a host | B with own environment"
+        "hosts | uniform ns | Zipf ns | unknown ns | decided ns | a change us | all us a host | B a host | B with an environment | B with one that is served"
     );
     for size in SIZES {
-        let before = dirty_bytes();
-        let mut shared = Believed::default();
-        runtime.block_on(shared.take(snapshot((0..size).map(|number| route(number, 0)).collect())));
-        let plain = (dirty_bytes() - before) / size as f64;
-        drop(shared);
-        let before = dirty_bytes();
+        let [plain, asleep, served] = Leads::ALL.map(|leads| weighed(size, leads));
         let mut table = Believed::default();
-        let objects = (0..size).flat_map(|number| [route(number, number), cell(number)]).collect();
-        let first = snapshot(objects);
+        let first = snapshot(Leads::Asleep.objects(size));
         let began = Instant::now();
         runtime.block_on(table.take(first));
         let load = began.elapsed().as_secs_f64() * 1e6 / size as f64;
-        let own = (dirty_bytes() - before) / size as f64;
         let uniform = lookups(size, |host| table.finds(host), |random| random % size);
         let zipf = lookups(size, |host| table.finds(host), |random| zipf(random, size));
         let unknown = lookups(size, |host| !table.finds(host), |random| size + random % size);
@@ -68,7 +105,7 @@ fn main() {
             began.elapsed().as_secs_f64() * 1e6
         }));
         println!(
-            "{size} | {uniform:.0} | {zipf:.0} | {unknown:.0} | {decided:.0} | {change:.1} | {load:.2} | {plain:.0} | {own:.0}"
+            "{size} | {uniform:.0} | {zipf:.0} | {unknown:.0} | {decided:.0} | {change:.1} | {load:.2} | {plain} | {asleep} | {served}"
         );
     }
 }
@@ -129,15 +166,24 @@ fn route(number: u64, environment: u64) -> Object {
     object(Body::Route(Route::new(host, EnvironmentId::new(format!("environment-{environment}")))))
 }
 
-fn cell(number: u64) -> Object {
+fn asleep(number: u64) -> Object {
+    environment(number, State::Asleep, Vec::new())
+}
+
+fn served(number: u64) -> Object {
+    let instance = InstanceId::new(format!("instance-{number}"));
+    environment(number, State::Ready, vec![Endpoint::new(instance, SocketAddr::from(([10, 0, 0, 1], 80)))])
+}
+
+fn environment(number: u64, state: State, endpoints: Vec<Endpoint>) -> Object {
     object(Body::Environment(Box::new(dormouse_link::Environment {
         id: EnvironmentId::new(format!("environment-{number}")),
         app: "app".parse().expect("a label"),
         name: "test".parse().expect("a label"),
         deployment: 1,
-        state: State::Asleep,
+        state,
         epoch: Epoch(1),
-        endpoints: Vec::new(),
+        endpoints,
         policy: Policy::default(),
     })))
 }
@@ -148,6 +194,15 @@ fn snapshot(put: Vec<Object>) -> Update {
 
 fn update(generation: u64, base: Base, put: Vec<Object>) -> Update {
     Update { term: Term(1), generation: Generation(generation), base, put, remove: Vec::new() }
+}
+
+/// Bytes of a host in a table, in a process of its own that keeps no memory that it does not need.
+fn weighed(size: u64, leads: Leads) -> String {
+    let own = std::env::current_exe().expect("a path");
+    let words = [ROLE.to_owned(), size.to_string(), (leads as usize).to_string()];
+    let told = Command::new(own).args(words).env("MIMALLOC_PURGE_DELAY", "0").output().expect("it runs");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    String::from_utf8_lossy(&told.stdout).trim().to_owned()
 }
 
 /// Memory that is this process's alone.

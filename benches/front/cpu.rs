@@ -46,20 +46,30 @@ pub(crate) async fn run(stage: &Stage, rounds: usize) -> Result<()> {
         rivals.push(stage.rival(who).await?);
     }
     for speech in Speech::ALL {
-        let mut all = vec![Samples::default(); rivals.len()];
-        for round in 0..=rounds {
-            for turn in 0..rivals.len() {
-                let at = if round % 2 == 0 { turn } else { rivals.len() - 1 - turn };
-                let cost = turn_of(&rivals[at], speech).await?;
-                // The first round is for nothing: pools fill, and memory is taken.
-                if round > 0 {
-                    all[at].add(cost);
-                }
-            }
-        }
+        let all = in_turns(rivals.len(), rounds, async |at| turn_of(&rivals[at], speech).await).await?;
         tell(speech, &all);
     }
     Ok(())
+}
+
+/// What each of so many costs, forwards and backwards in turns.
+pub(crate) async fn in_turns(
+    rivals: usize,
+    rounds: usize,
+    mut cost: impl AsyncFnMut(usize) -> Result<f64>,
+) -> Result<Vec<Samples>> {
+    let mut all = vec![Samples::default(); rivals];
+    for round in 0..=rounds {
+        for turn in 0..rivals {
+            let at = if round % 2 == 0 { turn } else { rivals - 1 - turn };
+            let cost = cost(at).await?;
+            // The first round is for nothing: pools fill, and memory is taken.
+            if round > 0 {
+                all[at].add(cost);
+            }
+        }
+    }
+    Ok(all)
 }
 
 #[expect(clippy::print_stdout, reason = "figures are the result")]

@@ -1,7 +1,7 @@
 //! The front beside a bare Pingora proxy, in one run: what a request costs, and what an idle connection holds.
 //!
-//! `cargo bench --bench front`, with `-- --full` for more rounds, with `-- --only cpu` for one part of `cpu`, `idle`, `unread`,
-//! `slow`.
+//! `cargo bench --bench front`, with `-- --full` for more rounds, with `-- --only cpu` for one part of `cpu`, `hosts`, `idle`,
+//! `unread`, `slow`.
 //! The bench starts itself again as the origin and as the bare proxy; Dormouse is the release program, `dormouse edge --table`.
 //! docs/benchmarks.md tells what the figures mean.
 
@@ -10,6 +10,7 @@ mod cpu;
 #[path = "../road/figures.rs"]
 mod figures;
 mod gauge;
+mod hosts;
 mod idle;
 mod origin;
 mod rivals;
@@ -70,6 +71,9 @@ fn measure(extent: &Extent) -> Result<()> {
         let stage = rivals::Stage::new().await?;
         if extent.has("cpu") {
             cpu::run(&stage, extent.rounds).await?;
+        }
+        if extent.has("hosts") {
+            hosts::run(&stage, extent.rounds).await?;
         }
         if extent.has("idle") {
             idle::run(&stage).await?;

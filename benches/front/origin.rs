@@ -10,6 +10,9 @@ use crate::Result;
 /// The word that starts the bench as an origin.
 pub(crate) const ROLE: &str = "be-origin";
 
+/// What every small answer ends with.
+pub(crate) const BODY: &[u8] = b"Hello, world!";
+
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
 /// What begins a request for a large answer, and how large it is.

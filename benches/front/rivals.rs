@@ -14,6 +14,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{HOST, Result, bare, origin};
 
+/// The table that most is measured with.
+const TABLE: &str = "table.json";
+
+/// The access log of whoever writes one.
+const LOG: &str = "access.log";
+
 /// Whoever is not ready by then hangs.
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -58,6 +64,8 @@ pub(crate) struct Rival {
     pub(crate) pid: u32,
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
+    /// Where it tells its metrics.
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 impl Stage {
@@ -69,8 +77,17 @@ impl Stage {
         let (child, ready) = start(Command::new(std::env::current_exe()?).arg(origin::ROLE)).await?;
         let origin = address(&ready, "origin")?;
         let table = json!({ "routes": [{ "host": HOST, "endpoints": [origin] }, { "host": "127.0.0.1", "endpoints": [origin] }] });
-        std::fs::write(folder.path().join("table.json"), table.to_string())?;
+        std::fs::write(folder.path().join(TABLE), table.to_string())?;
         Ok(Self { folder, origin, _origin: child })
+    }
+
+    /// Writes a table of hosts that all lead to the origin by one environment; returns the file's name.
+    pub(crate) fn table(&self, hosts: impl Iterator<Item = String>) -> Result<String> {
+        let routes: Vec<_> = hosts.map(|host| json!({ "host": host, "environment": "all" })).collect();
+        let name = format!("table-{}.json", routes.len());
+        let table = json!({ "environments": { "all": { "endpoints": [self.origin] } }, "routes": routes });
+        std::fs::write(self.path(&name), table.to_string())?;
+        Ok(name)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -81,8 +98,8 @@ impl Stage {
         match who {
             Who::Bare => self.bare("steals").await,
             Who::BareApart => self.bare("apart").await,
-            Who::Dormouse => self.dormouse(&[]).await,
-            Who::DormouseLogging => self.dormouse(&["--access-log"]).await,
+            Who::Dormouse => self.dormouse(TABLE, &[]).await,
+            Who::DormouseLogging => self.dormouse(TABLE, &self.logging()).await,
         }
     }
 
@@ -101,20 +118,24 @@ impl Stage {
                 sleep(Duration::from_millis(10)).await;
             }
         }
-        Ok(Rival { pid: child.id().ok_or("it ended")?, _child: child, http, https })
+        Ok(Rival { pid: child.id().ok_or("it ended")?, _child: child, http, https, admin: None })
     }
 
-    async fn dormouse(&self, words: &[&str]) -> Result<Rival> {
+    /// The words that turn the access log on.
+    pub(crate) fn logging(&self) -> [String; 2] {
+        ["--access-log".to_owned(), format!("file:{}", self.path(LOG).display())]
+    }
+
+    /// Dormouse with a table of this stage, and words of its own.
+    pub(crate) async fn dormouse(&self, table: &str, words: &[String]) -> Result<Rival> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
         command.args(["edge", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--workers", WORKERS]);
-        command.arg("--table").arg(self.path("table.json"));
-        command.arg("--cert").arg(self.path("chain.pem")).arg("--key").arg(self.path("key.pem"));
-        for word in words {
-            command.arg(word).arg(self.path("access.log"));
-        }
+        command.arg("--table").arg(self.path(table));
+        command.arg("--cert").arg(self.path("chain.pem")).arg("--key").arg(self.path("key.pem")).args(words);
         let (child, ready) = start(command.env("DORMOUSE_LOG", "error")).await?;
         let (http, https) = (address(&ready, "http")?, address(&ready, "https")?);
-        Ok(Rival { pid: child.id().ok_or("it ended")?, _child: child, http, https })
+        let admin = address(&ready, "admin").ok();
+        Ok(Rival { pid: child.id().ok_or("it ended")?, _child: child, http, https, admin })
     }
 }
 

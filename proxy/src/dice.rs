@@ -4,8 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// Of a request id.
-const ID_DIGITS: usize = 32;
+/// Of a request id: two to a byte.
+const ID_DIGITS: usize = 2 * size_of::<u128>();
 
 /// A keyed hash over a counter; each worker has its own.
 #[derive(Debug, Default)]
@@ -23,7 +23,11 @@ impl Dice {
     /// A new request id.
     pub(crate) fn request_id(&self) -> String {
         let number = u128::from(self.roll()) << 64 | u128::from(self.roll());
-        (0..ID_DIGITS).rev().map(|at| char::from(DIGITS[(number >> (4 * at)) as usize % DIGITS.len()])).collect()
+        let mut digits = [0; ID_DIGITS];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(number.to_be_bytes()) {
+            *pair = [byte >> 4, byte & 0xf].map(|digit| DIGITS[usize::from(digit)]);
+        }
+        std::str::from_utf8(&digits).unwrap_or_default().to_owned()
     }
 }
 

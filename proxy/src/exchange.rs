@@ -116,6 +116,7 @@ impl Exchange {
         head: Option<&Head>,
     ) -> Self {
         edge.tally.begun.add(1);
+        let began = Instant::now();
         let text = |of: fn(&Head) -> String| head.map(of).unwrap_or_default();
         // Only the host and the id are needed where no record is kept.
         let kept = |of: fn(&Head) -> String| if edge.tells() { text(of) } else { String::new() };
@@ -138,7 +139,7 @@ impl Exchange {
             reader: head.map_or(Reader::Program, |head| head.reader),
             kind: head.map_or(Kind::Plain, |head| head.kind),
             version: head.map_or(Version::Http11, |head| head.version),
-            began: Instant::now(),
+            began,
             rewritten: None,
             location: None,
             hsts: None,
@@ -155,7 +156,7 @@ impl Exchange {
             events: None,
             held: None,
             held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
-            patience: patience(edge, head.map_or(Reader::Program, |head| head.reader)),
+            patience: patience(edge, head.map_or(Reader::Program, |head| head.reader), began),
             refused: None,
             compressing: None,
             first_byte: None,
@@ -344,11 +345,10 @@ fn part(edge: &Edge) -> Part {
 }
 
 /// A browser that opens a page is shown soon that it has to wait; everybody else just waits.
-fn patience(edge: &Edge, reader: Reader) -> (Instant, Reason) {
-    let now = Instant::now();
+fn patience(edge: &Edge, reader: Reader, began: Instant) -> (Instant, Reason) {
     match reader {
-        Reader::Navigation => (now + edge.limits.hold_navigation, Reason::Waking),
-        Reader::Html | Reader::Program => (now + edge.limits.hold, Reason::WakeTimeout),
+        Reader::Navigation => (began + edge.limits.hold_navigation, Reason::Waking),
+        Reader::Html | Reader::Program => (began + edge.limits.hold, Reason::WakeTimeout),
     }
 }
 

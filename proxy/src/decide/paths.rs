@@ -111,8 +111,9 @@ impl<'a> Paths<'a> {
 
 /// Whether the first segment of a normal form is ours, however large its letters are.
 fn is_reserved(form: &str) -> bool {
-    let first = form.split('/').nth(1).unwrap_or_default();
-    first.eq_ignore_ascii_case(RESERVED_PREFIX.trim_matches('/'))
+    let (form, (prefix, slash)) = (form.as_bytes(), RESERVED_PREFIX.as_bytes().split_at(RESERVED_PREFIX.len() - 1));
+    form.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+        && form.get(prefix.len()).is_none_or(|byte| *byte == slash[0])
 }
 
 /// Whether a word is anywhere in a path, however it is spelt.

@@ -87,8 +87,18 @@ pub(crate) enum Look {
 impl Scan {
     /// Looks for the end of the head. A line ends with CR LF and nothing else.
     pub(crate) fn look(&mut self, bytes: &[u8], limits: &Limits) -> Result<Look, Reason> {
-        while let Some(&byte) = bytes.get(self.at) {
+        while let Some(rest) = bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
+            // Most bytes are of no line's end, and are only passed by.
             let previous = self.at.checked_sub(1).map(|before| bytes[before]);
+            let plain = rest.iter().position(|&byte| byte <= b'\r').unwrap_or(rest.len());
+            if plain > 0 {
+                if previous == Some(b'\r') {
+                    return Err(Reason::BadHead);
+                }
+                self.at += plain;
+                continue;
+            }
+            let byte = rest[0];
             if (byte == b'\n') != (previous == Some(b'\r')) || byte == 0 {
                 return Err(Reason::BadHead);
             }

@@ -78,15 +78,15 @@ impl ProxyHttp for Lane {
         }
         let exchange = ours(context)?;
         exchange.record.lane = "pingora";
-        let now = Instant::now();
         let first = match exchange.attempt {
-            Attempt::Fresh => now,
+            Attempt::Fresh => None,
             Attempt::Began { first, .. } => {
                 choose_again(session, exchange, first).await?;
-                first
+                Some(first)
             }
         };
-        exchange.attempt = Attempt::Began { first, this: Instant::now() };
+        let this = Instant::now();
+        exchange.attempt = Attempt::Began { first: first.unwrap_or(this), this };
         let flight = exchange.flight.as_ref().ok_or_else(lost)?;
         let mut peer = origin::peer(flight, exchange);
         if let Some(left) = exchange.time_left() {

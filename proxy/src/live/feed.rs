@@ -220,18 +220,19 @@ impl Feed {
                     return None;
                 }
                 self.metrics.enter(&cell.counted, environment.app.as_str(), environment.name.as_str());
-                let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&id, &endpoint.instance);
+                let instance = |endpoint: &dormouse_link::Endpoint| self.drains.instance(&cell, &endpoint.instance);
                 let instances: Vec<Arc<Instance>> = environment.endpoints.iter().map(instance).collect();
                 let checks = Checks::next(&environment.policy, old.checks.as_ref());
                 let offer = Offer::new(version, *environment, instances, &self.live.sticky);
                 cell.swap(Offer { checks, ..offer });
-                self.drains.changed(&cell);
+                self.drains.changed(&cell, &old);
                 return Some(cell);
             }
             (ObjectId::Environment(id), _) => {
                 let cell = self.cells.get(&id).map(Arc::clone)?;
+                let old = cell.offer();
                 cell.swap(Offer::none(generation));
-                self.drains.changed(&cell);
+                self.drains.changed(&cell, &old);
                 self.orphans.push(id);
                 return Some(cell);
             }

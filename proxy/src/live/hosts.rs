@@ -1,8 +1,9 @@
 //! A map by host name, of which readers see each change whole, and pay little for its size.
 //!
 //! It lies in many shards; a reader loads one, and a change copies one. A shard is a list in the order of hashes, which are
-//! spread evenly: where a name is in it can be guessed to within a few places, so a look-up touches the shard, some neighbours
-//! and one entry, with the name in it. There is one writer.
+//! spread evenly: where a name is in it can be guessed to within a few places. Names and values lie in the list itself, a line
+//! of the processor's cache each, so a look-up touches the shard and some lines beside each other. There is one writer. Values
+//! are small and cheap to copy.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use arc_swap::{ArcSwapOption, Guard};
 
 /// Shards of a map. At a million hosts a shard has about 60.
 const SHARDS: usize = 16 << 10;
-/// Bytes of a name that is kept inside its entry; with its length it makes four words.
+/// Bytes of a name that is kept inside its slot; with its length it makes four words.
 const SHORT_MAX: usize = 30;
 
 /// See the module.
@@ -20,20 +21,20 @@ pub(crate) struct Hosts<V> {
     shards: Box<[ArcSwapOption<Vec<Slot<V>>>]>,
 }
 
+/// With a value of three words, a whole line.
+#[derive(Clone)]
+#[repr(align(64))]
 struct Slot<V> {
     /// What is left of the hash behind the number of the shard.
     order: u64,
-    entry: Arc<Entry<V>>,
-}
-
-struct Entry<V> {
     name: Name,
     value: V,
 }
 
+#[derive(Clone)]
 enum Name {
     Short(u8, [u8; SHORT_MAX]),
-    Long(Box<str>),
+    Long(Arc<str>),
 }
 
 /// A shard as it was when it was looked at.
@@ -43,7 +44,7 @@ pub(crate) struct Look<'n, V> {
     name: &'n str,
 }
 
-impl<V> Hosts<V> {
+impl<V: Clone> Hosts<V> {
     pub(crate) fn new() -> Self {
         Self::of(SHARDS)
     }
@@ -73,16 +74,15 @@ impl<V> Hosts<V> {
             let before = self.shards[shard].load();
             let before = before.as_ref().map_or(&[][..], |slots| &slots[..]);
             let mut slots: Vec<_> = Vec::with_capacity(before.len() + 1);
-            slots.extend(before.iter().map(Slot::clone));
+            slots.extend(before.iter().cloned());
             while let Some(((_, order), name, value)) = placed.next_if(|((other, _), ..)| *other == shard) {
                 let begin = slots.partition_point(|slot| slot.order < order);
                 let same = slots[begin..].iter().take_while(|slot| slot.order == order);
-                let found = same.enumerate().find(|(_, slot)| slot.entry.name.is(name)).map(|(at, _)| begin + at);
-                let new = value.map(|value| Arc::new(Entry { name: Name::of(name), value }));
-                match (found, new) {
-                    (Some(at), Some(entry)) => slots[at].entry = entry,
+                let found = same.enumerate().find(|(_, slot)| slot.name.is(name)).map(|(at, _)| begin + at);
+                match (found, value) {
+                    (Some(at), Some(value)) => slots[at].value = value,
                     (Some(at), None) => drop(slots.remove(at)),
-                    (None, Some(entry)) => slots.insert(begin, Slot { order, entry }),
+                    (None, Some(value)) => slots.insert(begin, Slot { order, name: Name::of(name), value }),
                     (None, None) => {}
                 }
             }
@@ -96,9 +96,7 @@ impl<V> Hosts<V> {
         let spread = u128::from(self.hash.hash_one(name)) * self.shards.len() as u128;
         ((spread >> u64::BITS) as usize, spread as u64)
     }
-}
 
-impl<V: Clone> Hosts<V> {
     /// What a normalised name has.
     pub(crate) fn get(&self, name: &str) -> Option<V> {
         self.look(name).value().cloned()
@@ -118,14 +116,8 @@ impl<V> Look<'_, V> {
         while slots.get(at)?.order < self.order {
             at += 1;
         }
-        let same = slots[at..].iter().take_while(|slot| slot.order == self.order);
-        same.map(|slot| &slot.entry).find(|entry| entry.name.is(self.name)).map(|entry| &entry.value)
-    }
-}
-
-impl<V> Clone for Slot<V> {
-    fn clone(&self) -> Self {
-        Self { order: self.order, entry: Arc::clone(&self.entry) }
+        let mut same = slots[at..].iter().take_while(|slot| slot.order == self.order);
+        same.find(|slot| slot.name.is(self.name)).map(|slot| &slot.value)
     }
 }
 
