@@ -130,7 +130,7 @@ impl Checks {
 
     /// Whether search engines are to stay away.
     pub(crate) fn forbid_indexing(&self) -> bool {
-        self.access.as_ref().is_some_and(|access| !access.indexed)
+        self.access.as_ref().is_some_and(|access| !access.is_indexed())
     }
 
     /// How whoever has no password is asked for it.

@@ -96,6 +96,14 @@ fn row_of(command: &str, arg: &str) -> Row {
         (_, "tail") => row(&[Zero]),
         (_, "sleep_after" | "ready_within" | "memory" | "variables" | "removed") => row(&[]),
         (_, "cpus" | "processes") => row(&[Zero]),
+        (_, "maintenance" | "pause" | "index") => row(&[]),
+        (_, "removed_passwords") => row(&[Dash, Traversal, Huge, Negative, Zero, Unit]),
+        // A good user's password is not on stdin.
+        (_, "password") => row(&[Dash, Traversal, Huge, Negative, Zero, Unit]),
+        ("environment policy", "file") => {
+            row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
+        }
+        ("environment policy", "clear") => row(&[Missing]),
         // What could be a host is asked for; tests ask nobody else.
         (_, "api") => Row { tried: &[Missing, Empty, NonUtf8, Control, Lines, Backwards, Huge], ..row(&[]) },
         (_, "token") => row(&[Empty, Long, Dash, Traversal, Huge, Negative, Zero, Unit]),

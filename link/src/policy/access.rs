@@ -29,7 +29,7 @@ const AUTHORITY_MS_MAX: u32 = 30_000;
 /// How long it may take if it is not said.
 const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
 /// Who is let in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Only clients of these networks, if there are any; others get 403.
@@ -44,8 +44,10 @@ pub struct Access {
     /// Only whom somebody else lets in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_auth: Option<ForwardAuth>,
-    /// Whether search engines may index it. If not, `robots.txt` is answered by the edge and answers say `noindex`.
-    pub indexed: bool,
+    /// Whether search engines may index it; they may if it is not said. If not, `robots.txt` is answered by the edge and
+    /// answers say `noindex`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexed: Option<bool>,
 }
 
 /// HTTP Basic authentication (RFC 7617).
@@ -116,12 +118,6 @@ fn authority_ms() -> NonZeroU32 {
     AUTHORITY_MS
 }
 
-impl Default for Access {
-    fn default() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), basic: None, forward_auth: None, indexed: true }
-    }
-}
-
 /// What is wrong with rules of access.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
@@ -154,6 +150,11 @@ pub enum AccessError {
 }
 
 impl Access {
+    /// Whether search engines may index it.
+    pub fn is_indexed(&self) -> bool {
+        self.indexed.unwrap_or(true)
+    }
+
     pub(super) fn check(&self) -> Result<(), AccessError> {
         self.basic.as_ref().map_or(Ok(()), Basic::check)?;
         self.forward_auth.as_ref().map_or(Ok(()), ForwardAuth::check)
@@ -161,6 +162,11 @@ impl Access {
 }
 
 impl Basic {
+    /// Of these users, and nothing else said.
+    pub fn of(users: Vec<User>) -> Self {
+        Self { realm: realm(), users, authorization: Authorization::default() }
+    }
+
     fn check(&self) -> Result<(), AccessError> {
         if self.users.is_empty() || self.users.len() > USERS_MAX {
             return Err(AccessError::Users);

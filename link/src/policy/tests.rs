@@ -30,7 +30,7 @@ fn a_policy_is_read_as_it_is_written() {
     let short: Policy = serde_json::from_str(r#"{"maintenance": {}, "pause": {}, "access": {}}"#).expect("defaults");
     assert_eq!(short.pause, Some(Pause::default()));
     assert_eq!(short.maintenance.as_deref(), Some(&Maintenance::default()));
-    assert!(short.access.expect("it is there").indexed);
+    assert!(short.access.expect("it is there").is_indexed());
     assert!(Policy::default().is_default());
 }
 

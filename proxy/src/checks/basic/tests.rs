@@ -1,4 +1,4 @@
-use argon2::{Algorithm, Params, PasswordHasher, Version};
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
 use http::HeaderValue;
 
 use super::*;
