@@ -20,6 +20,13 @@ const HASH_PASSES_MAX: u32 = 10;
 const HASH_LANES_MAX: u32 = 4;
 /// Of a hash as text, in bytes.
 const HASH_MAX_BYTES: usize = 256;
+/// The most that a bcrypt hash may cost: some 200 ms; one more is twice that.
+const BCRYPT_COST_MAX: u32 = 12;
+/// The least that there is.
+const BCRYPT_COST_MIN: u32 = 4;
+/// Characters of a bcrypt hash's salt, and of what follows it.
+const BCRYPT_SALT: usize = 22;
+const BCRYPT_HASH: usize = 31;
 /// Of an authority's URL, in bytes.
 const URL_MAX_BYTES: usize = 1024;
 /// Header fields that are copied from an authority's answer.
@@ -74,7 +81,8 @@ pub struct User {
     pub hash: PasswordHash,
 }
 
-/// A hash of a password: Argon2id as text, `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Never shown in logs.
+/// A hash of a password as text: Argon2id, `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`, or bcrypt, `$2y$10$SALTHASH`. Never shown
+/// in logs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordHash(pub String);
@@ -132,7 +140,7 @@ pub enum AccessError {
     UserTwice(String),
     /// Not the form, or too expensive.
     #[error(
-        "basic.users: the hash of {0:?} is Argon2id as text ($argon2id$v=19$m=…,t=…,p=…$…$…), with m up to {HASH_MEMORY_MAX}, t up to {HASH_PASSES_MAX}, p up to {HASH_LANES_MAX}"
+        "basic.users: the hash of {0:?} is Argon2id as text ($argon2id$v=19$m=…,t=…,p=…$…$…), with m up to {HASH_MEMORY_MAX}, t up to {HASH_PASSES_MAX}, p up to {HASH_LANES_MAX}, or bcrypt ($2y$COST$…) with a cost from {BCRYPT_COST_MIN} to {BCRYPT_COST_MAX}"
     )]
     Hash(String),
     /// It cannot be asked.
@@ -197,6 +205,28 @@ fn is_plain(text: &str) -> bool {
 impl PasswordHash {
     /// Whether it is a hash, and verifying costs no more than an edge can bear.
     fn is_bearable(&self) -> bool {
+        self.is_argon() || self.is_bcrypt()
+    }
+
+    /// As `htpasswd -B` and others write it. `$2x$` is left out: it is for hashes of a faulty implementation.
+    fn is_bcrypt(&self) -> bool {
+        let Some(rest) = ["$2y$", "$2b$", "$2a$"].iter().find_map(|begin| self.0.strip_prefix(begin)) else {
+            return false;
+        };
+        let Some((cost, rest)) = rest.split_once('$') else { return false };
+        let is_cost = cost.len() == 2
+            && cost.bytes().all(|byte| byte.is_ascii_digit())
+            && cost.parse().is_ok_and(|cost| (BCRYPT_COST_MIN..=BCRYPT_COST_MAX).contains(&cost));
+        let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"./".contains(&byte);
+        is_cost
+            && rest.len() == BCRYPT_SALT + BCRYPT_HASH
+            && rest.bytes().all(base64)
+            // Whole bytes: what is left of the last character of each is zero.
+            && b".Oeu".contains(&rest.as_bytes()[BCRYPT_SALT - 1])
+            && rest.as_bytes().last().is_some_and(|last| b".CGKOSWaeimquy26".contains(last))
+    }
+
+    fn is_argon(&self) -> bool {
         let mut parts = self.0.split('$');
         let begins = [Some(""), Some("argon2id"), Some("v=19")].into_iter().all(|begin| parts.next() == begin);
         let costs = parts.next().and_then(costs);

@@ -35,6 +35,36 @@ fn a_policy_is_read_as_it_is_written() {
 }
 
 #[test]
+fn hashes_are_of_a_known_kind_and_not_dearer_than_an_edge_can_bear() {
+    let takes = |hash: &str| serde_json::from_str::<Policy>(&with_hash(hash)).expect(hash).check().is_ok();
+    // By htpasswd 2.4.71 (apache2-utils).
+    const BY_HTPASSWD: &str = "$2y$05$.HTqP3KisWiZC1zBv4bxnOGr5k9HAiMDU8kmr4Z2Sifk.kpwUyviy";
+    for good in [HASH, BY_HTPASSWD, &BY_HTPASSWD.replace("$2y$", "$2b$"), &BY_HTPASSWD.replace("$2y$", "$2a$")] {
+        assert!(takes(good), "{good}");
+    }
+    assert!(takes(&BY_HTPASSWD.replace("$05$", "$04$")) && takes(&BY_HTPASSWD.replace("$05$", "$12$")));
+    for bad in [
+        BY_HTPASSWD.replace("$05$", "$03$"),
+        BY_HTPASSWD.replace("$05$", "$13$"),
+        BY_HTPASSWD.replace("$05$", "$31$"),
+        BY_HTPASSWD.replace("$05$", "$5$"),
+        BY_HTPASSWD.replace("$05$", "$+5$"),
+        BY_HTPASSWD.replace("$2y$", "$2x$"),
+        BY_HTPASSWD.replace("$2y$", "$2$"),
+        BY_HTPASSWD.replace("kpw", "k+w"),
+        BY_HTPASSWD.replace("bxnO", "bxnP"),
+        BY_HTPASSWD.replace("viy", "viz"),
+        BY_HTPASSWD.replace("viy", "vi"),
+        format!("{BY_HTPASSWD}."),
+        "$2y$".to_owned(),
+        "$apr1$salt$hash".to_owned(),
+        "{SHA}x".to_owned(),
+    ] {
+        assert!(!takes(&bad), "{bad}");
+    }
+}
+
+#[test]
 fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
     let forward = |rest: &str| format!(r#"{{"access": {{"forward_auth": {{{rest}}}}}}}"#);
     for (text, words) in [
