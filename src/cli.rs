@@ -14,7 +14,7 @@ use dormouse_proxy::{Address, Network};
 pub use value::{AccessLog, LogOutput, SleepAfter, Switch, Variable};
 pub(crate) use value::{called, duration, memory, workers};
 
-use crate::otlp::Collector;
+use crate::otlp::{Collector, Sample};
 use value::{size, thousandths, user, variable_name, zone};
 
 /// Ingress/edge proxy with an embedded control plane, for Docker applications
@@ -81,6 +81,10 @@ pub struct UpArgs {
     /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
     #[arg(long, value_name = "URL")]
     pub otlp: Option<Collector>,
+    /// Record this share of the traces that begin here: 0.25; those of clients that are sampled are recorded in any case
+    /// [default: 1]
+    #[arg(long, value_name = "SHARE")]
+    pub otlp_sample: Option<Sample>,
 }
 
 /// What `edge` serves, and where.
@@ -147,6 +151,10 @@ pub struct EdgeArgs {
     /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
     #[arg(long, value_name = "URL")]
     pub otlp: Option<Collector>,
+    /// Record this share of the traces that begin here: 0.25; those of clients that are sampled are recorded in any case
+    /// [default: 1]
+    #[arg(long, value_name = "SHARE")]
+    pub otlp_sample: Option<Sample>,
     /// What this edge is called in access records [default: the name of the machine]
     #[arg(long, value_name = "NAME", value_parser = called)]
     pub name: Option<String>,

@@ -79,4 +79,4 @@ pub use front::tls::{
 pub use life::{Proxy, StartError};
 pub use live::sticky::{StickySecret, StickySecretError};
 pub use passwords::{NoRandomness, hash as hash_password};
-pub use spans::{SPANS_MAX, Span, Spans, Told};
+pub use spans::{SPANS_MAX, Share, Span, Spans, Told};

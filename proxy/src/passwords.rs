@@ -55,7 +55,8 @@ mod tests {
     fn a_hash_by_htpasswd_is_of_its_password_alone() {
         for hash in BCRYPT {
             assert!(is_of(hash, b"open sesame"), "{hash}");
-            for wrong in [&b""[..], b"open sesam", b"open sesame ", b"open sesame\0", b"open sesame\0x", b"Open sesame"] {
+            for wrong in [&b""[..], b"open sesam", b"open sesame ", b"open sesame\0", b"open sesame\0x", b"Open sesame"]
+            {
                 assert!(!is_of(hash, wrong), "{hash} {wrong:?}");
             }
         }

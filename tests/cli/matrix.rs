@@ -83,7 +83,7 @@ fn row_of(command: &str, arg: &str) -> Row {
             ..row(&[Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         },
         ("up" | "edge", "access_log" | "log") => row(&[Traversal]),
-        ("up" | "edge", "otlp") => row(&[]),
+        ("up" | "edge", "otlp" | "otlp_sample") => row(&[]),
         ("edge", "name" | "region") => row(&[Huge, Zero, Unit]),
         ("edge", "table" | "config" | "cert" | "key" | "run" | "ticket_keys" | "cookie_key" | "client_ca") => {
             row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
