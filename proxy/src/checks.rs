@@ -7,6 +7,7 @@
 //! What is counted and remembered lives as long as the policy's sections stay as they are, through deployments, sleeps and
 //! wakes; who is running is counted through every change.
 
+mod asking;
 mod basic;
 mod concurrency;
 mod forward_auth;
@@ -32,8 +33,8 @@ use crate::front::head::Head;
 use crate::lane::answer::Answer;
 use crate::wake::NotAdmitted;
 
+pub(crate) use asking::Asker;
 pub(crate) use basic::Verifier;
-pub(crate) use forward_auth::Asker;
 pub(crate) use times::Times;
 
 use basic::Basic;

@@ -29,6 +29,8 @@ const BCRYPT_SALT: usize = 22;
 const BCRYPT_HASH: usize = 31;
 /// Of an authority's URL, in bytes.
 const URL_MAX_BYTES: usize = 1024;
+/// Of the certificates of its authorities, as PEM, in bytes.
+const CA_MAX_BYTES: usize = 64 << 10;
 /// Header fields that are copied from an authority's answer.
 const COPIES_MAX: usize = 32;
 /// The longest that an authority may take, in milliseconds.
@@ -108,8 +110,11 @@ pub enum Authorization {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardAuth {
-    /// Who is asked: `http://` and whatever follows.
+    /// Who is asked: `http://` or `https://`, and whatever follows.
     pub url: String,
+    /// Who certifies it, as PEM; over TLS alone. Whom the edge's system trusts, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Header fields of its answer that the application gets, and that no client can set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copy: Vec<String>,
@@ -144,8 +149,13 @@ pub enum AccessError {
     )]
     Hash(String),
     /// It cannot be asked.
-    #[error("forward_auth.url begins with http:// and a host, and has no user and no fragment")]
+    #[error("forward_auth.url begins with http:// or https:// and a host, and has no user and no fragment")]
     Url,
+    /// It certifies nobody.
+    #[error(
+        "forward_auth.ca is certificates as PEM, of up to {CA_MAX_BYTES} bytes, and for a url that begins with https://"
+    )]
+    Ca,
     /// It cannot be copied.
     #[error("forward_auth.copy: {0:?} is no field that can be copied")]
     Copy(String),
@@ -256,9 +266,14 @@ fn costs(text: &str) -> Option<[u32; 3]> {
 impl ForwardAuth {
     /// Host, perhaps with a port, and the rest, from its `/` on or empty.
     fn parts(&self) -> Option<(&str, &str)> {
-        let rest = self.url.strip_prefix("http://")?;
+        let rest = self.url.strip_prefix("http://").or_else(|| self.url.strip_prefix("https://"))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         Some((authority, path))
+    }
+
+    /// Whether it is asked over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.url.starts_with("https://")
     }
 
     /// The host that is asked, normalised; requests to it are not asked for.
@@ -272,6 +287,9 @@ impl ForwardAuth {
         if self.url.len() > URL_MAX_BYTES || !self.url.bytes().all(graphic) || self.host().is_none() {
             return Err(AccessError::Url);
         }
+        if self.ca.as_ref().is_some_and(|ca| !self.is_secure() || !is_pem(ca)) {
+            return Err(AccessError::Ca);
+        }
         if self.copy.len() > COPIES_MAX {
             return Err(AccessError::Copies);
         }
@@ -283,6 +301,12 @@ impl ForwardAuth {
         }
         Ok(())
     }
+}
+
+/// Whether it looks like certificates; edges read them.
+fn is_pem(text: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+    text.len() <= CA_MAX_BYTES && text.bytes().all(plain) && text.contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn can_be_copied(name: &str) -> bool {

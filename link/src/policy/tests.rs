@@ -20,6 +20,7 @@ fn a_policy_is_read_as_it_is_written() {
         "{}",
         r#"{"limits":{"rate":{"requests":100,"per_seconds":1,"burst":200},"concurrency":50,"body_bytes":0,"total_ms":1}}"#,
         r#"{"access":{"allow":["10.0.0.0/8"],"deny":["2001:db8::/32","unix"],"indexed":false}}"#,
+        r#"{"access":{"forward_auth":{"url":"https://a/","ca":"-----BEGIN CERTIFICATE-----\n","timeout_ms":5000}}}"#,
         r#"{"maintenance":{"retry_after_seconds":60,"allow":["192.0.2.1/32"]}}"#,
         r#"{"pause":{"requests":1000,"wait_ms":60000}}"#,
     ] {
@@ -80,7 +81,14 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
         (r#"{"access": {"allow": ["10.1.2.3/8"]}}"#, "the network with this address begins at 10.0.0.0"),
         (r#"{"access": {"basic": {"users": []}}}"#, "policy.access: basic.users has from 1 to 100 users"),
         (&with_hash("plain"), "policy.access: basic.users: the hash of \"ann\" is Argon2id"),
-        (&forward(r#""url": "https://auth.example/""#), "policy.access: forward_auth.url begins with http://"),
+        (
+            &forward(r#""url": "ftp://auth.example/""#),
+            "policy.access: forward_auth.url begins with http:// or https://",
+        ),
+        (&forward(r#""url": "https:///""#), "forward_auth.url"),
+        (&forward(r#""url": "https://a/", "ca": "ca.pem""#), "policy.access: forward_auth.ca is certificates as PEM"),
+        (&forward(r#""url": "http://a/", "ca": "-----BEGIN CERTIFICATE-----""#), "forward_auth.ca"),
+        (&forward(r#""url": "https://a/", "ca": "-----BEGIN CERTIFICATE-----\u0000""#), "forward_auth.ca"),
         (&forward(r#""url": "http://u@auth.example/""#), "forward_auth.url"),
         (&forward(r#""url": "http://""#), "forward_auth.url"),
         (&forward(r#""url": "http://a b/""#), "forward_auth.url"),
