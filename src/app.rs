@@ -57,7 +57,7 @@ pub struct Addresses {
 pub fn run_up(config: UpConfig) -> Result<(), Failure> {
     let _log = telemetry::start(&config.log)?;
     let names = (config.name.as_str(), REGION);
-    let (spans, exporter) = config.otlp.as_ref().map(|to| otlp::start(to, names)).transpose()?.unzip();
+    let (spans, exporter) = config.otlp.as_ref().map(|export| otlp::start(export, names)).transpose()?.unzip();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("dormouse-control")

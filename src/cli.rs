@@ -11,11 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use dormouse_link::{Host, Label};
 use dormouse_proxy::{Address, Network};
 
-pub use value::{AccessLog, LogOutput, SleepAfter, Variable};
+pub use value::{AccessLog, LogOutput, SleepAfter, Switch, Variable};
 pub(crate) use value::{called, duration, memory, workers};
 
-use crate::otlp::Collector;
-use value::{size, thousandths, variable_name, zone};
+use crate::otlp::{Collector, Sample};
+use value::{size, thousandths, user, variable_name, zone};
 
 /// Ingress/edge proxy with an embedded control plane, for Docker applications
 #[derive(Debug, Parser)]
@@ -81,6 +81,10 @@ pub struct UpArgs {
     /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
     #[arg(long, value_name = "URL")]
     pub otlp: Option<Collector>,
+    /// Record this share of the traces that begin here: 0.25; those of clients that are sampled are recorded in any case
+    /// [default: 1]
+    #[arg(long, value_name = "SHARE")]
+    pub otlp_sample: Option<Sample>,
 }
 
 /// What `edge` serves, and where.
@@ -147,6 +151,10 @@ pub struct EdgeArgs {
     /// Send a span of each request to this OpenTelemetry collector, by OTLP over HTTP [default: to none]
     #[arg(long, value_name = "URL")]
     pub otlp: Option<Collector>,
+    /// Record this share of the traces that begin here: 0.25; those of clients that are sampled are recorded in any case
+    /// [default: 1]
+    #[arg(long, value_name = "SHARE")]
+    pub otlp_sample: Option<Sample>,
     /// What this edge is called in access records [default: the name of the machine]
     #[arg(long, value_name = "NAME", value_parser = called)]
     pub name: Option<String>,
@@ -240,7 +248,23 @@ pub enum AppCommand {
 #[derive(Debug, Subcommand)]
 pub enum EnvironmentCommand {
     /// Change settings and variables
-    Set(SetArgs),
+    Set(Box<SetArgs>),
+    /// Show how requests are treated, as JSON, or say it anew
+    Policy(PolicyArgs),
+}
+
+/// The policy of an environment, shown unless it is to change.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// Which environment.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Take the policy that this file says as JSON, in the place of what was said before; - reads stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "clear")]
+    pub file: Option<PathBuf>,
+    /// Remove it: as if none was ever said
+    #[arg(long)]
+    pub clear: bool,
 }
 
 /// One environment of one application.
@@ -284,6 +308,21 @@ pub struct SetArgs {
     /// Remove a variable, from the next deployment on; may be given several times
     #[arg(long = "remove-variable", value_name = "KEY", group = "change", value_parser = variable_name)]
     pub removed: Vec<String>,
+    /// Answer everybody by a page that says that it is being worked on, or serve again: on, off
+    #[arg(long, value_name = "SWITCH", group = "change")]
+    pub maintenance: Option<Switch>,
+    /// Let requests wait, for a migration, or go on: on, off
+    #[arg(long, value_name = "SWITCH", group = "change")]
+    pub pause: Option<Switch>,
+    /// Let search engines index it, or not: on, off [default: on for live, off for others]
+    #[arg(long, value_name = "SWITCH", group = "change")]
+    pub index: Option<Switch>,
+    /// Ask visitors for a password; that of this user is asked for here, or read from stdin
+    #[arg(long, value_name = "USER", group = "change", value_parser = user)]
+    pub password: Option<String>,
+    /// Remove the password of this user; without any, everybody is let in. May be given several times
+    #[arg(long = "remove-password", value_name = "USER", group = "change", value_parser = user)]
+    pub removed_passwords: Vec<String>,
 }
 
 /// Where the control plane is, and how its answers are shown.

@@ -10,6 +10,8 @@ mod environment;
 mod locate;
 mod logs;
 mod operation;
+mod password;
+mod policy;
 mod show;
 mod status;
 mod stream;
@@ -50,5 +52,6 @@ async fn dispatch(command: ClientCommand) -> Result<(), Failure> {
             logs::run(&target, until, tail).await
         }
         ClientCommand::Environment { command: EnvironmentCommand::Set(change) } => environment::set(&change).await,
+        ClientCommand::Environment { command: EnvironmentCommand::Policy(args) } => policy::run(&args).await,
     }
 }

@@ -16,11 +16,11 @@ use std::time::Duration;
 use dormouse_control::crash::Crash;
 use dormouse_control::git;
 use dormouse_link::Host;
-use dormouse_proxy::{Address, Output};
+use dormouse_proxy::{Address, Output, Share};
 
 use crate::cli::{LogOutput, UpArgs};
 use crate::failure::{Exit, Failure};
-use crate::otlp::Collector;
+use crate::otlp::{Collector, Export, Sample};
 use crate::plain;
 
 /// The longest name of a machine that is taken whole.
@@ -57,7 +57,7 @@ pub struct UpConfig {
     /// Where access records go.
     pub access_log: Option<Output>,
     /// Where spans go.
-    pub otlp: Option<Collector>,
+    pub otlp: Option<Export>,
     /// What the edge is called.
     pub name: String,
     /// How much a push may bring.
@@ -123,7 +123,7 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
             Some(access_log) => access_log.output(),
             None => Some(data.join("access.log").into()),
         },
-        otlp: args.otlp,
+        otlp: export(args.otlp, args.otlp_sample)?,
         name: machine(),
         data,
         log: log(args.log),
@@ -131,6 +131,15 @@ pub fn up(args: UpArgs) -> Result<UpConfig, Failure> {
         build_deadline: dormouse_control::BUILD_DEADLINE,
         crash: crash()?,
     })
+}
+
+/// Where spans go, and of which requests.
+fn export(to: Option<Collector>, sample: Option<Sample>) -> Result<Option<Export>, Failure> {
+    if to.is_none() && sample.is_some() {
+        let what = "a share of traces is to be recorded (otlp_sample), and nobody records any";
+        return Err(Failure::new(Exit::Usage, what).hint("say who does: --otlp http://HOST:PORT"));
+    }
+    Ok(to.map(|to| Export { to, share: sample.map_or(Share::ALL, |sample| sample.0) }))
 }
 
 #[cfg(not(feature = "crash-points"))]

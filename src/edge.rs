@@ -46,7 +46,7 @@ pub fn run(mut config: EdgeConfig) -> Result<(), Failure> {
     let passed = std::mem::take(&mut config.passed);
     let _log = telemetry::start(&config.log)?;
     let names = (config.name.0.as_str(), config.name.1.as_str());
-    let (spans, exporter) = config.otlp.as_ref().map(|to| otlp::start(to, names)).transpose()?.unzip();
+    let (spans, exporter) = config.otlp.as_ref().map(|export| otlp::start(export, names)).transpose()?.unzip();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use dormouse_proxy::Share;
 #[cfg(not(feature = "otlp"))]
 use dormouse_proxy::Spans;
 
@@ -13,6 +14,42 @@ use crate::failure::{Exit, Failure};
 /// Where a collector takes spans: an `http` URL, without a path that of the standard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector(String);
+
+/// Where spans go, and of which requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// To whom.
+    pub to: Collector,
+    /// Of so many of the traces that begin here.
+    pub share: Share,
+}
+
+/// A share of traces, as people say it: a number from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample(pub Share);
+
+/// Why what was said is no share.
+const NO_SHARE: &str = "a share is a number from 0 to 1, like 0.25";
+/// The longest number that is one, in bytes.
+const SHARE_MAX_BYTES: usize = 20;
+
+impl FromStr for Sample {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // No sign and no exponent: 1e-3 is more easily misread than 0.001.
+        let plain = text.len() <= SHARE_MAX_BYTES && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        text.parse().ok().filter(|_| plain).and_then(Share::of).map(Self).ok_or_else(|| NO_SHARE.to_owned())
+    }
+}
+
+impl TryFrom<f64> for Sample {
+    type Error = String;
+
+    fn try_from(ratio: f64) -> Result<Self, String> {
+        Share::of(ratio).map(Self).ok_or_else(|| NO_SHARE.to_owned())
+    }
+}
 
 /// The path of spans (OTLP specification, OTLP/HTTP).
 const PATH: &str = "/v1/traces";
@@ -44,7 +81,7 @@ pub(crate) struct Exporter {
 }
 
 #[cfg(not(feature = "otlp"))]
-pub(crate) fn start(_: &Collector, _: (&str, &str)) -> Result<(Spans, Exporter), Failure> {
+pub(crate) fn start(_: &Export, _: (&str, &str)) -> Result<(Spans, Exporter), Failure> {
     Err(Failure::new(Exit::Configuration, "this program was built without OTLP").hint("leave --otlp away"))
 }
 
@@ -73,7 +110,7 @@ mod export {
     use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
     use tracing::warn;
 
-    use super::{Collector, Exit, Exporter, Failure};
+    use super::{Exit, Export, Exporter, Failure};
 
     /// Spans that are sent together.
     const BATCH_MAX: usize = 512;
@@ -85,19 +122,19 @@ mod export {
     pub(super) const END: Duration = Duration::from_secs(3);
 
     /// Starts the thread; `edge` and `region` are told with all spans.
-    pub(crate) fn start(to: &Collector, (edge, region): (&str, &str)) -> Result<(Spans, Exporter), Failure> {
+    pub(crate) fn start(what: &Export, (edge, region): (&str, &str)) -> Result<(Spans, Exporter), Failure> {
         let cannot = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(Exit::CannotCreate, "cannot export spans").because(error)
         };
         let client = reqwest::Client::builder().timeout(EXPORT).no_proxy().redirect(reqwest::redirect::Policy::none());
         let client = client.build().map_err(|error| cannot(&error))?;
         let exporter = SpanExporter::builder().with_http().with_http_client(client);
-        let exporter = exporter.with_endpoint(&to.0).with_timeout(EXPORT).build();
+        let exporter = exporter.with_endpoint(&what.to.0).with_timeout(EXPORT).build();
         let mut exporter = exporter.map_err(|error| cannot(&error))?;
         exporter.set_resource(&Resource::builder_empty().with_attributes(resource(edge, region)).build());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| cannot(&error))?;
-        let (spans, queued) = Spans::queue();
+        let (spans, queued) = Spans::queue(what.share);
         let told = spans.told();
         let (ending, ended) = sync_channel(1);
         let thread = std::thread::Builder::new().name("dormouse-otlp".into());
@@ -198,6 +235,17 @@ mod export {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_plain_number_from_0_to_1() {
+        for (text, ratio) in [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("1.0", 1.0), (".5", 0.5)] {
+            assert_eq!(text.parse().ok(), Share::of(ratio).map(Sample), "{text}");
+            assert_eq!(Sample::try_from(ratio).ok(), Share::of(ratio).map(Sample));
+        }
+        for bad in ["", ".", "-0.1", "+1", "1.01", "2", "1e-3", "25%", "NaN", "inf", "0.0.1", " 1", &"0".repeat(21)] {
+            assert!(bad.parse::<Sample>().is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_collector_is_a_plain_url() {

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 #[path = "cli/matrix.rs"]
 mod matrix;
+#[path = "cli/policy.rs"]
+mod policy;
 
 /// One request that the stub saw.
 #[derive(Clone, Debug)]

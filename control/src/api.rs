@@ -4,6 +4,7 @@ mod app;
 mod environment;
 mod error;
 mod input;
+mod policy;
 mod pushes;
 mod stream;
 
@@ -14,7 +15,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, patch, post};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use base64::Engine as _;
 
 use self::error::Problem;
@@ -63,13 +64,16 @@ impl Token {
 }
 
 /// Every method and URL of the API, and who answers.
-fn table() -> [(&'static str, &'static str, MethodRouter<Api>); 9] {
+fn table() -> [(&'static str, &'static str, MethodRouter<Api>); 12] {
     [
         ("GET", "/api/v1/apps", get(app::list)),
         ("POST", "/api/v1/apps", post(app::create)),
         ("GET", "/api/v1/apps/{app}", get(app::show)),
         ("DELETE", "/api/v1/apps/{app}", delete(app::delete)),
         ("PATCH", "/api/v1/apps/{app}/environments/{environment}", patch(environment::set)),
+        ("GET", "/api/v1/apps/{app}/environments/{environment}/policy", get(policy::show)),
+        ("PUT", "/api/v1/apps/{app}/environments/{environment}/policy", put(policy::set)),
+        ("DELETE", "/api/v1/apps/{app}/environments/{environment}/policy", delete(policy::clear)),
         ("POST", "/api/v1/apps/{app}/environments/{environment}/deploy", post(environment::deploy)),
         ("POST", "/api/v1/apps/{app}/environments/{environment}/sleep", post(environment::sleep)),
         ("POST", "/api/v1/apps/{app}/environments/{environment}/wake", post(environment::wake)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_link::{Host, Label};
+use dormouse_link::{Host, Label, Policy};
 use tokio::sync::mpsc;
 
 use crate::authority::AuthorityError;
@@ -13,6 +13,7 @@ use crate::follow::{self, Progress, done};
 use crate::git::{Repository, RepositoryError};
 use crate::limits::Limits;
 use crate::model::{App, Asked, Deployment, Environment, EnvironmentState, LIVE, Millis, TEST, new_id, now};
+use crate::policy::{self, PolicyError, Words};
 use crate::reconcile;
 use crate::refs;
 use crate::store::{NewApp, NewEnvironment, Runs, StoreError};
@@ -33,6 +34,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The most that `ready_within` may be.
 const READY_WITHIN_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// How long whoever changes what edges serve by is kept waiting until they do.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most that `sleep_after` may be.
 const SLEEP_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -66,6 +70,9 @@ pub(crate) enum AppsError {
     /// A value that cannot be.
     #[error("{0}")]
     Value(String),
+    /// A policy that cannot be.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Being deleted.
     #[error("{0} is being deleted")]
     Deleting(Label),
@@ -98,6 +105,17 @@ pub(crate) struct Settings {
     pub cpus_milli: Option<u64>,
     /// Processes and threads of an instance.
     pub processes: Option<u64>,
+    /// What its policy is to say.
+    pub words: Words,
+}
+
+/// What became of a change that edges serve by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Every edge serves by it.
+    Applied,
+    /// It is kept, and some edge has yet to take it.
+    Kept,
 }
 
 impl Settings {
@@ -281,13 +299,13 @@ fn reached(environment: &Environment, asked: Asked, asked_at: Millis) -> Option<
     }
 }
 
-/// Sets what is given; variables and limits apply from the next deployment on.
+/// Sets what is given; variables and limits apply from the next deployment on, the policy when every edge has taken it.
 pub(crate) async fn set(
     world: &Arc<World>,
     app: &str,
     name: &str,
-    settings: Settings,
-) -> Result<Environment, AppsError> {
+    mut settings: Settings,
+) -> Result<(Environment, Taken), AppsError> {
     check(&settings)?;
     let (_, environment) = find_environment(world, app, name).await?;
     let mut after = environment.variables.clone();
@@ -297,9 +315,19 @@ pub(crate) async fn set(
             "the variables of an environment have at most {VARIABLES_MAX_BYTES} bytes together"
         )));
     }
+    let words = std::mem::take(&mut settings.words);
+    let of_policy = !words.is_empty();
+    let mut refused = None;
     let changed = world
         .store
         .change_environment(&environment.id, now(), |environment| {
+            // Of the policy as it is by now: somebody else may have changed it meanwhile.
+            if of_policy {
+                match words.changed(&environment.policy) {
+                    Ok(policy) => environment.policy = policy,
+                    Err(error) => return refused = Some(error),
+                }
+            }
             if let Some(sleep_after) = settings.sleep_after {
                 environment.sleep_after = sleep_after;
             }
@@ -310,8 +338,34 @@ pub(crate) async fn set(
             change_variables(&mut environment.variables, settings.variables);
         })
         .await?;
+    if let Some(refused) = refused {
+        return Err(refused.into());
+    }
     world.pokes.poke(&changed.id);
-    Ok(changed)
+    let taken = if of_policy { taken(world, &changed).await } else { Taken::Applied };
+    Ok((changed, taken))
+}
+
+/// Sets how an environment's requests are to be treated; an empty policy is as if none was ever said.
+pub(crate) async fn set_policy(
+    world: &Arc<World>,
+    app: &str,
+    name: &str,
+    policy: Policy,
+) -> Result<(Environment, Taken), AppsError> {
+    let policy = policy::checked(policy)?;
+    let (_, environment) = find_environment(world, app, name).await?;
+    let change = |environment: &mut Environment| environment.policy = policy;
+    let changed = world.store.change_environment(&environment.id, now(), change).await?;
+    let taken = taken(world, &changed).await;
+    Ok((changed, taken))
+}
+
+/// Waits for a while until every edge serves by an environment's newest cell.
+async fn taken(world: &World, environment: &Environment) -> Taken {
+    world.publish_poke.notify_one();
+    let applied = world.signals.applied(environment.generation, TAKEN_WITHIN).await;
+    if applied { Taken::Applied } else { Taken::Kept }
 }
 
 fn change_variables(variables: &mut BTreeMap<String, String>, change: BTreeMap<String, Option<String>>) {
@@ -368,3 +422,6 @@ pub(crate) async fn deployments(
     };
     Ok((serving, latest))
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ mod logs;
 pub mod model;
 pub mod plan;
 mod pokes;
+mod policy;
 mod publish;
 pub mod reconcile;
 mod refs;

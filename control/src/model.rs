@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dormouse_link::{EnvironmentId, Epoch, Generation, Host, InstanceId, Label, OrganisationId};
+use dormouse_link::{EnvironmentId, Epoch, Generation, Host, InstanceId, Label, OrganisationId, Policy};
 
 use crate::git::{Branch, Commit};
 use crate::limits::Limits;
@@ -84,6 +84,8 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// What its next deployment may use.
     pub limits: Limits,
+    /// How its requests are to be treated, as its owner said.
+    pub policy: Policy,
     /// Sleeps after so long without a request; `None`: never.
     pub sleep_after: Option<Duration>,
     /// How long a new instance may take to answer.
@@ -282,6 +284,7 @@ pub(crate) mod tests {
             secret_key: "secret".into(),
             variables: BTreeMap::new(),
             limits: Limits::default(),
+            policy: Policy::default(),
             sleep_after: (name != LIVE).then_some(Duration::from_secs(900)),
             ready_within: Duration::from_secs(60),
             asked: None,

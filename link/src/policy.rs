@@ -76,7 +76,7 @@ impl Policy {
     }
 
     /// Whether an edge may serve by it.
-    pub(crate) fn check(&self) -> Result<(), crate::Invalid> {
+    pub fn check(&self) -> Result<(), crate::Invalid> {
         let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _, compression } = self;
         if let Some(limits) = limits {
             limits.check().map_err(PolicyError::from)?;

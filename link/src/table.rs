@@ -159,7 +159,7 @@ pub enum Invalid {
     #[error(transparent)]
     Policy(#[from] crate::policy::PolicyError),
     /// A canary that nobody can be one of.
-    #[error("a canary has a group or instances")]
+    #[error("policy.balance: a canary has a group or instances")]
     CanaryOfNobody,
     /// A route that contradicts itself.
     #[error(transparent)]

@@ -7,6 +7,7 @@
 //! What is counted and remembered lives as long as the policy's sections stay as they are, through deployments, sleeps and
 //! wakes; who is running is counted through every change.
 
+mod asking;
 mod basic;
 mod concurrency;
 mod forward_auth;
@@ -33,8 +34,8 @@ use crate::front::head::Head;
 use crate::lane::answer::Answer;
 use crate::wake::NotAdmitted;
 
+pub(crate) use asking::Asker;
 pub(crate) use basic::Verifier;
-pub(crate) use forward_auth::Asker;
 pub(crate) use rule::RuleLimits;
 pub(crate) use times::Times;
 
@@ -127,7 +128,7 @@ impl Checks {
 
     /// Whether search engines are to stay away.
     pub(crate) fn forbid_indexing(&self) -> bool {
-        self.access.as_ref().is_some_and(|access| !access.indexed)
+        self.access.as_ref().is_some_and(|access| !access.is_indexed())
     }
 
     /// How whoever has no password is asked for it.

@@ -328,7 +328,9 @@ impl Drop for Exchange {
         self.record.total_ms = millis(total);
         self.record.held_ms = self.held.map(millis).unwrap_or_default();
         self.record.woke = self.held.is_some();
-        if let (Some(spans), Part::New(trace) | Part::Within(trace, _)) = (&self.edge.spans, self.part) {
+        if let (Some(spans), Part::New(trace) | Part::Within(trace, _)) = (&self.edge.spans, self.part)
+            && trace.is_sampled()
+        {
             spans.say(self.span(&trace, total));
         }
         self.edge.access.say(std::mem::replace(&mut self.record, Record::empty()));
@@ -337,11 +339,10 @@ impl Drop for Exchange {
 
 /// A trace that begins here, where somebody collects it.
 fn part(edge: &Edge) -> Part {
-    if edge.spans.is_none() {
-        return Part::Nothing;
-    }
+    let Some(spans) = &edge.spans else { return Part::Nothing };
     let roll = || edge.dice.roll();
-    Part::New(Trace::begin((roll(), roll()), roll()))
+    let trace = Trace::begin((roll(), roll()), roll());
+    Part::New(if spans.share().has(trace.id) { trace } else { trace.unsampled() })
 }
 
 /// A browser that opens a page is shown soon that it has to wait; everybody else just waits.

@@ -65,6 +65,7 @@ pub mod measuring;
 mod metrics;
 mod origin;
 mod overload;
+mod passwords;
 mod quiet;
 mod spans;
 mod wake;
@@ -81,4 +82,5 @@ pub use front::tls::{
 };
 pub use life::{Proxy, StartError};
 pub use live::sticky::{StickySecret, StickySecretError};
-pub use spans::{SPANS_MAX, Span, Spans, Told};
+pub use passwords::{NoRandomness, hash as hash_password};
+pub use spans::{SPANS_MAX, Share, Span, Spans, Told};

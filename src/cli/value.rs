@@ -16,7 +16,7 @@ const ZONE_MAX_BYTES: usize = 253 - 2 * (LABEL_MAX_BYTES + 1);
 /// The longest label of a domain (RFC 1035).
 const DOMAIN_LABEL_MAX_BYTES: usize = 63;
 
-/// The longest name of an edge or a region, in bytes.
+/// The longest name of an edge, a region or a user, in bytes.
 const NAME_MAX_BYTES: usize = 63;
 
 /// The longest name of a variable, in bytes.
@@ -40,6 +40,36 @@ impl FromStr for SleepAfter {
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "never" { Ok(Self::Never) } else { duration(text).map(Self::Idle) }
     }
+}
+
+/// Whether something is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("give on or off".to_owned()),
+        }
+    }
+}
+
+/// Who has a password: what a browser can send as a name.
+pub(super) fn user(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b':');
+    if (1..=NAME_MAX_BYTES).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("a user is 1 to {NAME_MAX_BYTES} printable characters, without \", \\ and colon"))
 }
 
 /// A variable and the value it is to have.
@@ -238,6 +268,20 @@ mod tests {
         }
         for bad in ["", ".", ".5", "1.", "-1", "+1", "0.1234", "1e3", "half", "1,5", "99999999999999999999", "é"] {
             assert!(thousandths(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_what_a_browser_can_send() {
+        for good in ["ann", "Ann B.", "a@example.com", "-rf"] {
+            assert_eq!(user(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "a:b", "a\"", "a\\", "a\n", "é", &"x".repeat(64)] {
+            assert!(user(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(("on".parse(), "off".parse()), (Ok(Switch::On), Ok(Switch::Off)));
+        for bad in ["", "On", "yes", "1"] {
+            assert!(bad.parse::<Switch>().is_err(), "{bad:?}");
         }
     }
 

@@ -35,6 +35,29 @@ pub(super) struct Environment {
     pub(super) cpus_milli: Option<u64>,
     pub(super) processes: Option<u64>,
     pub(super) last_active_at: Option<u64>,
+    /// Absent from a control plane that knows none.
+    #[serde(default)]
+    pub(super) policy: Policy,
+}
+
+/// What a policy says, in short.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Policy {
+    pub(super) maintenance: bool,
+    pub(super) paused: bool,
+    pub(super) protected_by: Vec<String>,
+    pub(super) users: Vec<String>,
+    pub(super) indexed: bool,
+}
+
+impl Policy {
+    /// Why visitors may not get what the environment's state lets one think.
+    pub(super) fn notes(&self) -> Vec<&'static str> {
+        let all =
+            [(self.maintenance, "maintenance"), (self.paused, "paused"), (!self.protected_by.is_empty(), "protected")];
+        all.into_iter().filter_map(|(is, note)| is.then_some(note)).collect()
+    }
 }
 
 /// A deployment of an environment.

@@ -58,6 +58,26 @@ impl Api {
         Ok((text, document))
     }
 
+    /// Changes what edges serve by: as `document`, and says so where an edge has yet to take it.
+    pub(super) async fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(String, T), Failure> {
+        let asked = async {
+            let response = self.send(method, path, body).await?;
+            let status = response.status();
+            Ok::<_, Failure>((status, self.text(response).await?))
+        };
+        let (status, text) = show::patiently("asking the control plane", asked).await?;
+        if status == StatusCode::ACCEPTED {
+            show::note("it is kept, but not every edge has taken it yet; it counts as soon as they have");
+        }
+        let document = serde_json::from_str(&text).map_err(|error| self.strange().because(&error))?;
+        Ok((text, document))
+    }
+
     /// Asks, and gives an answer that is a success, its body unread.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Failure> {
         let mut request = self.http.request(method, format!("{}/api/v1{path}", self.place.base));

@@ -3,17 +3,17 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::answer::Environment;
+use super::answer::{Environment, Policy};
 use super::api::Api;
-use super::{Format, show};
-use crate::cli::{SetArgs, SleepAfter};
+use super::{Format, password, show};
+use crate::cli::{SetArgs, SleepAfter, Switch};
 use crate::failure::Failure;
 
 /// Changes what was named, and shows what is true then.
 pub(super) async fn set(args: &SetArgs) -> Result<(), Failure> {
     let api = Api::new(&args.target.api)?;
     let path = format!("/apps/{}/environments/{}", args.target.name, args.target.environment);
-    let (text, environment): (_, Environment) = api.document(Method::PATCH, &path, Some(&change(args))).await?;
+    let (text, environment): (_, Environment) = api.change(Method::PATCH, &path, Some(&change(args)?)).await?;
     if api.format == Format::Json {
         return Failure::print(&format!("{text}\n"));
     }
@@ -28,7 +28,8 @@ pub(super) async fn set(args: &SetArgs) -> Result<(), Failure> {
         ["sleeps after".to_owned(), environment.sleep_after_ms.map_or_else(|| "never".to_owned(), show::span)],
         ["ready within".to_owned(), show::span(environment.ready_within_ms)],
     ];
-    Failure::print(&show::pairs(pairs.into_iter().chain(limits)))?;
+    let policy = policy(&environment.policy);
+    Failure::print(&show::pairs(pairs.into_iter().chain(limits).chain(policy)))?;
     let variables = !args.variables.is_empty() || !args.removed.is_empty();
     let limits = args.memory.is_some() || args.cpus.is_some() || args.processes.is_some();
     if variables || limits {
@@ -39,7 +40,19 @@ pub(super) async fn set(args: &SetArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn change(args: &SetArgs) -> Value {
+/// How visitors are treated, where it is not as everywhere.
+fn policy(policy: &Policy) -> Vec<[String; 2]> {
+    let mut pairs: Vec<_> = policy.notes().into_iter().map(|note| [note.to_owned(), "yes".to_owned()]).collect();
+    for (name, words) in [("protected by", &policy.protected_by), ("users", &policy.users)] {
+        if !words.is_empty() {
+            pairs.retain(|[note, _]| note != "protected");
+            pairs.push([name.to_owned(), words.join(", ")]);
+        }
+    }
+    pairs
+}
+
+fn change(args: &SetArgs) -> Result<Value, Failure> {
     let mut change = Map::new();
     match args.sleep_after {
         None => {}
@@ -59,7 +72,18 @@ fn change(args: &SetArgs) -> Value {
     if !variables.is_empty() {
         change.insert("variables".to_owned(), Value::Object(variables));
     }
-    Value::Object(change)
+    for (name, switch) in [("maintenance", args.maintenance), ("pause", args.pause), ("indexed", args.index)] {
+        if let Some(switch) = switch {
+            change.insert(name.to_owned(), json!(switch == Switch::On));
+        }
+    }
+    let removed = args.removed_passwords.iter().map(|user| Ok((user.clone(), Value::Null)));
+    let set = args.password.iter().map(|user| Ok((user.clone(), json!(password::hashed(user)?))));
+    let passwords = removed.chain(set).collect::<Result<Map<_, _>, Failure>>()?;
+    if !passwords.is_empty() {
+        change.insert("passwords".to_owned(), Value::Object(passwords));
+    }
+    Ok(Value::Object(change))
 }
 
 fn milliseconds(duration: std::time::Duration) -> Value {

@@ -55,13 +55,19 @@ fn row(app: &App, environment: &Environment, now: u64) -> [String; 8] {
     [
         app.name.clone(),
         environment.name.clone(),
-        environment.state.clone(),
+        state(environment),
         environment.serving.as_ref().map_or_else(none, short),
         newer.map_or_else(none, |latest| format!("{} {}", short(latest), latest.state)),
         environment.sleep_after_ms.map_or_else(|| "never".to_owned(), show::span),
         environment.last_active_at.map_or_else(none, |at| show::ago(at, now)),
         environment.urls.first().cloned().unwrap_or_else(none),
     ]
+}
+
+/// `ready`, or `ready (maintenance, protected)`.
+fn state(environment: &Environment) -> String {
+    let notes = environment.policy.notes();
+    if notes.is_empty() { environment.state.clone() } else { format!("{} ({})", environment.state, notes.join(", ")) }
 }
 
 /// What does not fit a table: why an environment is as it is, and the last words of a container that failed.

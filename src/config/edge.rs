@@ -10,11 +10,11 @@ use std::time::Duration;
 use dormouse_proxy::{Address, Http2, ListenerLimits, Listening, Network, Output, Protocol};
 
 use super::file::{self, File};
-use super::{LogConfig, cores, distinct, log, machine, variable};
+use super::{LogConfig, cores, distinct, export, log, machine, variable};
 use crate::cli::{AccessLog, EdgeArgs, LogOutput};
 use crate::edge::{KeyPairFiles, passed};
 use crate::failure::{Exit, Failure};
-use crate::otlp::Collector;
+use crate::otlp::Export;
 
 /// Where `edge` serves if nothing else is said.
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -51,7 +51,7 @@ pub struct EdgeConfig {
     /// Where access records go.
     pub access_log: Option<Output>,
     /// Where spans go.
-    pub otlp: Option<Collector>,
+    pub otlp: Option<Export>,
     /// What it is called, and its region.
     pub name: (String, String),
     /// How long requests that run may go on at the end.
@@ -159,7 +159,7 @@ pub fn edge(mut args: EdgeArgs) -> Result<EdgeConfig, Failure> {
         memory: args.memory_limit.or(file.memory_limit),
         admin,
         access_log: args.access_log.or(file.access_log).and_then(AccessLog::output),
-        otlp: args.otlp.or(file.otlp),
+        otlp: export(args.otlp.or(file.otlp), args.otlp_sample.or(file.otlp_sample))?,
         name: (
             args.name.or(file.name).unwrap_or_else(machine),
             args.region.or(file.region).unwrap_or_else(|| REGION.to_owned()),

@@ -20,7 +20,7 @@ use toml::Spanned;
 use super::ListenerConfig;
 use crate::cli::{AccessLog, LogOutput};
 use crate::failure::{Exit, Failure};
-use crate::otlp::Collector;
+use crate::otlp::{Collector, Sample};
 use crate::plain;
 use value::{At, Called, Name, Proxies, Said, Size, Streams, Time, Workers};
 
@@ -44,6 +44,7 @@ pub(super) struct File {
     pub(super) access_log: Option<AccessLog>,
     pub(super) log: Option<LogOutput>,
     pub(super) otlp: Option<Collector>,
+    pub(super) otlp_sample: Option<Sample>,
     pub(super) name: Option<String>,
     pub(super) region: Option<String>,
     pub(super) run: Option<PathBuf>,
@@ -138,6 +139,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, Wrong> {
             LogOutput::Stderr => LogOutput::Stderr,
         }),
         otlp: raw.otlp.map(|said| said.0),
+        otlp_sample: raw.otlp_sample.map(|share| share.0),
         name: raw.name.map(|called| called.0),
         region: raw.region.map(|called| called.0),
         run: raw.run.map(path),
@@ -163,6 +165,7 @@ struct Raw {
     access_log: Option<Said<AccessLog>>,
     log: Option<Said<LogOutput>>,
     otlp: Option<Said<Collector>>,
+    otlp_sample: Option<value::Ratio>,
     name: Option<Called>,
     region: Option<Called>,
     run: Option<PathBuf>,

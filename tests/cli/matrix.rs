@@ -83,7 +83,7 @@ fn row_of(command: &str, arg: &str) -> Row {
             ..row(&[Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
         },
         ("up" | "edge", "access_log" | "log") => row(&[Traversal]),
-        ("up" | "edge", "otlp") => row(&[]),
+        ("up" | "edge", "otlp" | "otlp_sample") => row(&[]),
         ("edge", "name" | "region") => row(&[Huge, Zero, Unit]),
         ("edge", "table" | "config" | "cert" | "key" | "run" | "ticket_keys" | "cookie_key" | "client_ca") => {
             row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
@@ -96,6 +96,14 @@ fn row_of(command: &str, arg: &str) -> Row {
         (_, "tail") => row(&[Zero]),
         (_, "sleep_after" | "ready_within" | "memory" | "variables" | "removed") => row(&[]),
         (_, "cpus" | "processes") => row(&[Zero]),
+        (_, "maintenance" | "pause" | "index") => row(&[]),
+        (_, "removed_passwords") => row(&[Dash, Traversal, Huge, Negative, Zero, Unit]),
+        // A good user's password is not on stdin.
+        (_, "password") => row(&[Dash, Traversal, Huge, Negative, Zero, Unit]),
+        ("environment policy", "file") => {
+            row(&[NonUtf8, Long, Control, Lines, Dash, Traversal, LookAlike, Backwards, Huge, Negative, Zero, Unit])
+        }
+        ("environment policy", "clear") => row(&[Missing]),
         // What could be a host is asked for; tests ask nobody else.
         (_, "api") => Row { tried: &[Missing, Empty, NonUtf8, Control, Lines, Backwards, Huge], ..row(&[]) },
         (_, "token") => row(&[Empty, Long, Dash, Traversal, Huge, Negative, Zero, Unit]),

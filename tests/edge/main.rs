@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test relies on ends it")]
 
+mod authority;
 mod config;
 mod drain;
 mod files;

@@ -51,6 +51,11 @@ impl Visitor {
         self.send(request, host).await
     }
 
+    /// With a password.
+    pub(crate) async fn get_as(&self, host: &str, user: &str, password: &str) -> reqwest::Result<Answer> {
+        self.send(self.client.get(self.url("/")).basic_auth(user, Some(password)), host).await
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.edge)
     }

@@ -21,6 +21,7 @@ mod isolation;
 mod life;
 mod logs;
 mod narrow;
+mod policy;
 mod private_engine;
 mod program;
 mod refusals;

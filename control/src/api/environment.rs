@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
-use dormouse_link::Label;
+use dormouse_link::policy::PasswordHash;
+use dormouse_link::{Label, Policy};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::Problem;
 use super::input::{Document, Names, Options};
+use super::policy::status;
 use super::stream::Until;
 use super::{Api, stream};
 use crate::apps::{self, Settings};
 use crate::engine::Logs;
 use crate::logs;
 use crate::model::{Deployment, Environment, Millis};
+use crate::policy::{self, Words};
 use crate::store::{deployment_state_text, environment_state_text};
 
 /// Lines of a log that are shown unless asked otherwise, and at most.
@@ -38,6 +42,19 @@ pub(crate) struct EnvironmentView {
     cpus_milli: u64,
     processes: u64,
     last_active_at: Option<Millis>,
+    policy: PolicyView,
+}
+
+/// What a policy says, in short, without its secrets.
+#[derive(Debug, Serialize)]
+struct PolicyView {
+    maintenance: bool,
+    paused: bool,
+    /// By what: `password`, `authority`, `network`.
+    protected_by: Vec<&'static str>,
+    /// Who has a password.
+    users: Vec<String>,
+    indexed: bool,
 }
 
 /// A deployment, as the API shows it. Variables are secrets, and not shown.
@@ -67,6 +84,15 @@ pub(crate) struct Set {
     processes: Option<u64>,
     #[serde(default)]
     variables: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    maintenance: Option<bool>,
+    #[serde(default)]
+    pause: Option<bool>,
+    #[serde(default)]
+    indexed: Option<bool>,
+    /// Hashes of passwords.
+    #[serde(default)]
+    passwords: BTreeMap<String, Option<PasswordHash>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,7 +126,26 @@ impl EnvironmentView {
             cpus_milli: environment.limits.cpus_milli,
             processes: environment.limits.processes,
             last_active_at: environment.last_active_at.max(seen),
+            policy: PolicyView::of(policy::published(environment)),
         })
+    }
+}
+
+impl PolicyView {
+    fn of(policy: Policy) -> Self {
+        let access = policy.access.map(|access| *access).unwrap_or_default();
+        let by = [
+            (access.basic.is_some(), "password"),
+            (access.forward_auth.is_some(), "authority"),
+            (!access.allow.is_empty(), "network"),
+        ];
+        Self {
+            maintenance: policy.maintenance.is_some(),
+            paused: policy.pause.is_some(),
+            protected_by: by.into_iter().filter_map(|(is, what)| is.then_some(what)).collect(),
+            indexed: access.is_indexed(),
+            users: access.basic.into_iter().flat_map(|basic| basic.users).map(|user| user.name).collect(),
+        }
     }
 }
 
@@ -131,7 +176,7 @@ pub(crate) async fn set(
     State(api): State<Api>,
     Names((app, environment)): Names<(String, String)>,
     Document(set): Document<Set>,
-) -> Result<Json<EnvironmentView>, Problem> {
+) -> Result<(StatusCode, Json<EnvironmentView>), Problem> {
     let settings = Settings {
         sleep_after: set.sleep_after_ms.map(|after| after.map(Duration::from_millis)),
         ready_within: set.ready_within_ms.map(Duration::from_millis),
@@ -139,9 +184,10 @@ pub(crate) async fn set(
         memory_bytes: set.memory_bytes,
         cpus_milli: set.cpus_milli,
         processes: set.processes,
+        words: Words { maintenance: set.maintenance, pause: set.pause, indexed: set.indexed, passwords: set.passwords },
     };
-    let environment = apps::set(&api.world, &app, &environment, settings).await?;
-    Ok(Json(EnvironmentView::of(&api, &environment).await?))
+    let (environment, taken) = apps::set(&api.world, &app, &environment, settings).await?;
+    Ok((status(taken), Json(EnvironmentView::of(&api, &environment).await?)))
 }
 
 pub(crate) async fn deploy(

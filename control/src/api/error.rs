@@ -119,6 +119,8 @@ impl From<AppsError> for Problem {
             AppsError::NothingToDeploy(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, words)
                 .hint("push its branch first: `git push` deploys Test"),
             AppsError::Value(_) => Self::new(StatusCode::BAD_REQUEST, words).hint("nothing was changed"),
+            AppsError::Policy(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, words)
+                .hint("nothing was changed; docs/policy.md says what each field takes"),
             AppsError::Deleting(_) => Self::new(StatusCode::CONFLICT, words).hint("wait until it is gone"),
             AppsError::Store(error) => error.into(),
             AppsError::Engine(error) => error.into(),

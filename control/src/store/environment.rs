@@ -85,7 +85,7 @@ impl Write<'_> {
         sqlx::query(
             "UPDATE environment SET variables = $2, sleep_after_ms = $3, ready_within_ms = $4, asked = $5, serving_id = $6, \
              state = $7, state_since = $8, epoch = $9, generation = $10, reason = $11, failures = $12, retry_at = $13, \
-             last_active_at = $14, seen_commit = $15, memory_bytes = $16, cpus_milli = $17, processes = $18 WHERE id = $1",
+             last_active_at = $14, seen_commit = $15, memory_bytes = $16, cpus_milli = $17, processes = $18, policy = $19 WHERE id = $1",
         )
         .bind(environment.id.as_str())
         .bind(to_json(&environment.variables))
@@ -105,6 +105,7 @@ impl Write<'_> {
         .bind(big(environment.limits.memory_bytes))
         .bind(big(environment.limits.cpus_milli))
         .bind(big(environment.limits.processes))
+        .bind(Some(&environment.policy).filter(|policy| !policy.is_default()).map(to_json))
         .execute(&mut *self.tx)
         .await?;
         Ok(())
@@ -128,6 +129,7 @@ async fn complete(
 
 fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
     let duration = |ms: i64| Duration::from_millis(unsigned(ms));
+    let policy = row.try_get::<Option<&str>, _>("policy")?;
     Ok(Environment {
         id: EnvironmentId::new(row.try_get::<String, _>("id")?),
         organisation: OrganisationId::new(row.try_get::<String, _>("organisation_id")?),
@@ -139,6 +141,7 @@ fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
         secret_key: row.try_get("secret_key")?,
         variables: from_json("environment.variables", row.try_get("variables")?)?,
         limits: limits(row)?,
+        policy: policy.map(|policy| from_json("environment.policy", policy)).transpose()?.unwrap_or_default(),
         sleep_after: row.try_get::<Option<i64>, _>("sleep_after_ms")?.map(duration),
         ready_within: duration(row.try_get("ready_within_ms")?),
         asked: row.try_get::<Option<&str>, _>("asked")?.map(asked).transpose()?,

@@ -2,16 +2,16 @@
 //!
 //! Generations are allocated in the writing transaction; there is one writer, so they show in their order.
 
-use dormouse_link::policy::Access;
 use dormouse_link::{
-    Base, Body, Certificate, Endpoint, Environment as Cell, Generation, Host, Label, Object, ObjectId, OrganisationId,
-    Policy, Route, State, Term, Update,
+    Base, Body, Certificate, Endpoint, Environment as Cell, Generation, Host, Object, ObjectId, OrganisationId, Route,
+    State, Term, Update,
 };
 use sqlx::Row;
 use std::time::Duration;
 
 use super::{Store, StoreError, Write, big, from_json, parse, to_json, unsigned};
-use crate::model::{Environment, EnvironmentState, LIVE, Millis};
+use crate::model::{Environment, EnvironmentState, Millis};
+use crate::policy;
 
 impl Store {
     /// What changed after `base`, as an update; everything there is where `base` is `Snapshot`.
@@ -142,18 +142,9 @@ impl Write<'_> {
             state: published_state(environment, now),
             epoch: environment.epoch,
             endpoints,
-            policy: policy(&environment.name),
+            policy: policy::published(environment),
         })
     }
-}
-
-/// How an environment's requests are to be treated: only Live is for search engines.
-fn policy(environment: &Label) -> Policy {
-    if environment.as_str() == LIVE {
-        return Policy::default();
-    }
-    let access = Access { indexed: false, ..Access::default() };
-    Policy { access: Some(Box::new(access)), ..Policy::default() }
 }
 
 fn published_state(environment: &Environment, now: Millis) -> State {

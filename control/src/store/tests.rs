@@ -68,7 +68,7 @@ async fn search_engines_are_for_live_only() {
     for object in table(&store, Table::default()).await.objects.into_values() {
         if let dormouse_link::Body::Environment(environment) = object.body {
             let policy = environment.policy;
-            indexed.push((environment.name.to_string(), policy.access.is_none_or(|access| access.indexed)));
+            indexed.push((environment.name.to_string(), policy.access.is_none_or(|access| access.is_indexed())));
         }
     }
     indexed.sort_unstable();

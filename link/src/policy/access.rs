@@ -20,8 +20,17 @@ const HASH_PASSES_MAX: u32 = 10;
 const HASH_LANES_MAX: u32 = 4;
 /// Of a hash as text, in bytes.
 const HASH_MAX_BYTES: usize = 256;
+/// The most that a bcrypt hash may cost: some 200 ms; one more is twice that.
+const BCRYPT_COST_MAX: u32 = 12;
+/// The least that there is.
+const BCRYPT_COST_MIN: u32 = 4;
+/// Characters of a bcrypt hash's salt, and of what follows it.
+const BCRYPT_SALT: usize = 22;
+const BCRYPT_HASH: usize = 31;
 /// Of an authority's URL, in bytes.
 const URL_MAX_BYTES: usize = 1024;
+/// Of the certificates of its authorities, as PEM, in bytes.
+const CA_MAX_BYTES: usize = 64 << 10;
 /// Header fields that are copied from an authority's answer.
 const COPIES_MAX: usize = 32;
 /// The longest that an authority may take, in milliseconds.
@@ -29,7 +38,7 @@ const AUTHORITY_MS_MAX: u32 = 30_000;
 /// How long it may take if it is not said.
 const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
 /// Who is let in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Only clients of these networks, if there are any; others get 403.
@@ -44,8 +53,10 @@ pub struct Access {
     /// Only whom somebody else lets in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_auth: Option<ForwardAuth>,
-    /// Whether search engines may index it. If not, `robots.txt` is answered by the edge and answers say `noindex`.
-    pub indexed: bool,
+    /// Whether search engines may index it; they may if it is not said. If not, `robots.txt` is answered by the edge and
+    /// answers say `noindex`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexed: Option<bool>,
 }
 
 /// HTTP Basic authentication (RFC 7617).
@@ -72,7 +83,8 @@ pub struct User {
     pub hash: PasswordHash,
 }
 
-/// A hash of a password: Argon2id as text, `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Never shown in logs.
+/// A hash of a password as text: Argon2id, `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`, or bcrypt, `$2y$10$SALTHASH`. Never shown
+/// in logs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordHash(pub String);
@@ -98,8 +110,11 @@ pub enum Authorization {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardAuth {
-    /// Who is asked: `http://` and whatever follows.
+    /// Who is asked: `http://` or `https://`, and whatever follows.
     pub url: String,
+    /// Who certifies it, as PEM; over TLS alone. Whom the edge's system trusts, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Header fields of its answer that the application gets, and that no client can set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copy: Vec<String>,
@@ -116,12 +131,6 @@ fn authority_ms() -> NonZeroU32 {
     AUTHORITY_MS
 }
 
-impl Default for Access {
-    fn default() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), basic: None, forward_auth: None, indexed: true }
-    }
-}
-
 /// What is wrong with rules of access.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
@@ -136,12 +145,17 @@ pub enum AccessError {
     UserTwice(String),
     /// Not the form, or too expensive.
     #[error(
-        "basic.users: the hash of {0:?} is Argon2id as text ($argon2id$v=19$m=…,t=…,p=…$…$…), with m up to {HASH_MEMORY_MAX}, t up to {HASH_PASSES_MAX}, p up to {HASH_LANES_MAX}"
+        "basic.users: the hash of {0:?} is Argon2id as text ($argon2id$v=19$m=…,t=…,p=…$…$…), with m up to {HASH_MEMORY_MAX}, t up to {HASH_PASSES_MAX}, p up to {HASH_LANES_MAX}, or bcrypt ($2y$COST$…) with a cost from {BCRYPT_COST_MIN} to {BCRYPT_COST_MAX}"
     )]
     Hash(String),
     /// It cannot be asked.
-    #[error("forward_auth.url begins with http:// and a host, and has no user and no fragment")]
+    #[error("forward_auth.url begins with http:// or https:// and a host, and has no user and no fragment")]
     Url,
+    /// It certifies nobody.
+    #[error(
+        "forward_auth.ca is certificates as PEM, of up to {CA_MAX_BYTES} bytes, and for a url that begins with https://"
+    )]
+    Ca,
     /// It cannot be copied.
     #[error("forward_auth.copy: {0:?} is no field that can be copied")]
     Copy(String),
@@ -154,6 +168,11 @@ pub enum AccessError {
 }
 
 impl Access {
+    /// Whether search engines may index it.
+    pub fn is_indexed(&self) -> bool {
+        self.indexed.unwrap_or(true)
+    }
+
     pub(super) fn check(&self) -> Result<(), AccessError> {
         self.basic.as_ref().map_or(Ok(()), Basic::check)?;
         self.forward_auth.as_ref().map_or(Ok(()), ForwardAuth::check)
@@ -161,6 +180,11 @@ impl Access {
 }
 
 impl Basic {
+    /// Of these users, and nothing else said.
+    pub fn of(users: Vec<User>) -> Self {
+        Self { realm: realm(), users, authorization: Authorization::default() }
+    }
+
     fn check(&self) -> Result<(), AccessError> {
         if self.users.is_empty() || self.users.len() > USERS_MAX {
             return Err(AccessError::Users);
@@ -191,6 +215,28 @@ fn is_plain(text: &str) -> bool {
 impl PasswordHash {
     /// Whether it is a hash, and verifying costs no more than an edge can bear.
     fn is_bearable(&self) -> bool {
+        self.is_argon() || self.is_bcrypt()
+    }
+
+    /// As `htpasswd -B` and others write it. `$2x$` is left out: it is for hashes of a faulty implementation.
+    fn is_bcrypt(&self) -> bool {
+        let Some(rest) = ["$2y$", "$2b$", "$2a$"].iter().find_map(|begin| self.0.strip_prefix(begin)) else {
+            return false;
+        };
+        let Some((cost, rest)) = rest.split_once('$') else { return false };
+        let is_cost = cost.len() == 2
+            && cost.bytes().all(|byte| byte.is_ascii_digit())
+            && cost.parse().is_ok_and(|cost| (BCRYPT_COST_MIN..=BCRYPT_COST_MAX).contains(&cost));
+        let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"./".contains(&byte);
+        is_cost
+            && rest.len() == BCRYPT_SALT + BCRYPT_HASH
+            && rest.bytes().all(base64)
+            // Whole bytes: what is left of the last character of each is zero.
+            && b".Oeu".contains(&rest.as_bytes()[BCRYPT_SALT - 1])
+            && rest.as_bytes().last().is_some_and(|last| b".CGKOSWaeimquy26".contains(last))
+    }
+
+    fn is_argon(&self) -> bool {
         let mut parts = self.0.split('$');
         let begins = [Some(""), Some("argon2id"), Some("v=19")].into_iter().all(|begin| parts.next() == begin);
         let costs = parts.next().and_then(costs);
@@ -220,9 +266,14 @@ fn costs(text: &str) -> Option<[u32; 3]> {
 impl ForwardAuth {
     /// Host, perhaps with a port, and the rest, from its `/` on or empty.
     fn parts(&self) -> Option<(&str, &str)> {
-        let rest = self.url.strip_prefix("http://")?;
+        let rest = self.url.strip_prefix("http://").or_else(|| self.url.strip_prefix("https://"))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         Some((authority, path))
+    }
+
+    /// Whether it is asked over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.url.starts_with("https://")
     }
 
     /// The host that is asked, normalised; requests to it are not asked for.
@@ -236,6 +287,9 @@ impl ForwardAuth {
         if self.url.len() > URL_MAX_BYTES || !self.url.bytes().all(graphic) || self.host().is_none() {
             return Err(AccessError::Url);
         }
+        if self.ca.as_ref().is_some_and(|ca| !self.is_secure() || !is_pem(ca)) {
+            return Err(AccessError::Ca);
+        }
         if self.copy.len() > COPIES_MAX {
             return Err(AccessError::Copies);
         }
@@ -247,6 +301,12 @@ impl ForwardAuth {
         }
         Ok(())
     }
+}
+
+/// Whether it looks like certificates; edges read them.
+fn is_pem(text: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+    text.len() <= CA_MAX_BYTES && text.bytes().all(plain) && text.contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn can_be_copied(name: &str) -> bool {

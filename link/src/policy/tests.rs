@@ -20,6 +20,7 @@ fn a_policy_is_read_as_it_is_written() {
         "{}",
         r#"{"limits":{"rate":{"requests":100,"per_seconds":1,"burst":200},"concurrency":50,"body_bytes":0,"total_ms":1}}"#,
         r#"{"access":{"allow":["10.0.0.0/8"],"deny":["2001:db8::/32","unix"],"indexed":false}}"#,
+        r#"{"access":{"forward_auth":{"url":"https://a/","ca":"-----BEGIN CERTIFICATE-----\n","timeout_ms":5000}}}"#,
         r#"{"maintenance":{"retry_after_seconds":60,"allow":["192.0.2.1/32"]}}"#,
         r#"{"pause":{"requests":1000,"wait_ms":60000}}"#,
         r#"{"compression":{}}"#,
@@ -32,8 +33,38 @@ fn a_policy_is_read_as_it_is_written() {
     let short: Policy = serde_json::from_str(r#"{"maintenance": {}, "pause": {}, "access": {}}"#).expect("defaults");
     assert_eq!(short.pause, Some(Pause::default()));
     assert_eq!(short.maintenance.as_deref(), Some(&Maintenance::default()));
-    assert!(short.access.expect("it is there").indexed);
+    assert!(short.access.expect("it is there").is_indexed());
     assert!(Policy::default().is_default());
+}
+
+#[test]
+fn hashes_are_of_a_known_kind_and_not_dearer_than_an_edge_can_bear() {
+    let takes = |hash: &str| serde_json::from_str::<Policy>(&with_hash(hash)).expect(hash).check().is_ok();
+    // By htpasswd 2.4.71 (apache2-utils).
+    const BY_HTPASSWD: &str = "$2y$05$.HTqP3KisWiZC1zBv4bxnOGr5k9HAiMDU8kmr4Z2Sifk.kpwUyviy";
+    for good in [HASH, BY_HTPASSWD, &BY_HTPASSWD.replace("$2y$", "$2b$"), &BY_HTPASSWD.replace("$2y$", "$2a$")] {
+        assert!(takes(good), "{good}");
+    }
+    assert!(takes(&BY_HTPASSWD.replace("$05$", "$04$")) && takes(&BY_HTPASSWD.replace("$05$", "$12$")));
+    for bad in [
+        BY_HTPASSWD.replace("$05$", "$03$"),
+        BY_HTPASSWD.replace("$05$", "$13$"),
+        BY_HTPASSWD.replace("$05$", "$31$"),
+        BY_HTPASSWD.replace("$05$", "$5$"),
+        BY_HTPASSWD.replace("$05$", "$+5$"),
+        BY_HTPASSWD.replace("$2y$", "$2x$"),
+        BY_HTPASSWD.replace("$2y$", "$2$"),
+        BY_HTPASSWD.replace("kpw", "k+w"),
+        BY_HTPASSWD.replace("bxnO", "bxnP"),
+        BY_HTPASSWD.replace("viy", "viz"),
+        BY_HTPASSWD.replace("viy", "vi"),
+        format!("{BY_HTPASSWD}."),
+        "$2y$".to_owned(),
+        "$apr1$salt$hash".to_owned(),
+        "{SHA}x".to_owned(),
+    ] {
+        assert!(!takes(&bad), "{bad}");
+    }
 }
 
 #[test]
@@ -54,7 +85,14 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
         (r#"{"access": {"allow": ["10.1.2.3/8"]}}"#, "the network with this address begins at 10.0.0.0"),
         (r#"{"access": {"basic": {"users": []}}}"#, "policy.access: basic.users has from 1 to 100 users"),
         (&with_hash("plain"), "policy.access: basic.users: the hash of \"ann\" is Argon2id"),
-        (&forward(r#""url": "https://auth.example/""#), "policy.access: forward_auth.url begins with http://"),
+        (
+            &forward(r#""url": "ftp://auth.example/""#),
+            "policy.access: forward_auth.url begins with http:// or https://",
+        ),
+        (&forward(r#""url": "https:///""#), "forward_auth.url"),
+        (&forward(r#""url": "https://a/", "ca": "ca.pem""#), "policy.access: forward_auth.ca is certificates as PEM"),
+        (&forward(r#""url": "http://a/", "ca": "-----BEGIN CERTIFICATE-----""#), "forward_auth.ca"),
+        (&forward(r#""url": "https://a/", "ca": "-----BEGIN CERTIFICATE-----\u0000""#), "forward_auth.ca"),
         (&forward(r#""url": "http://u@auth.example/""#), "forward_auth.url"),
         (&forward(r#""url": "http://""#), "forward_auth.url"),
         (&forward(r#""url": "http://a b/""#), "forward_auth.url"),

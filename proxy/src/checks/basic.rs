@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use argon2::{Argon2, PasswordVerifier};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use base64::Engine as _;
@@ -24,6 +23,7 @@ use tokio::time::timeout;
 use crate::clients::{Client, Clients, Full};
 use crate::count::enter;
 use crate::decide::refuse::Reason;
+use crate::passwords;
 
 /// The longest field that is looked at, in bytes.
 const CREDENTIALS_MAX: usize = 1024;
@@ -162,7 +162,7 @@ impl Basic {
                     let password = credentials.password;
                     let verified = tokio::task::spawn_blocking(move || {
                         let _running = running;
-                        Argon2::default().verify_password(&password, hash.as_str()).is_ok()
+                        passwords::is_of(&hash, &password)
                     });
                     let is_right = verified.await.map_err(|_| Reason::Internal)? && is_known;
                     pending.verdict = Some(is_right);

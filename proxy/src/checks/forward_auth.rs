@@ -4,16 +4,21 @@
 //! answering is a refusal: nobody passes because it is away.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dormouse_link::policy;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use tokio::sync::Semaphore;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::NotPassed;
+use super::asking::{Asker, NotSecure, Secure};
 use crate::decide::headers::dropped_from_response;
 use crate::decide::refuse::Reason;
 use crate::exchange::Exchange;
@@ -24,10 +29,6 @@ use crate::lane::answer::Answer;
 const ASKED_MAX: usize = 256;
 /// Of an answer that is relayed.
 const BODY_MAX: usize = 64 << 10;
-/// Idle connections to one authority that a worker keeps.
-const POOLED: usize = 16;
-/// How long each is kept; shorter than what servers keep (Node: 5 s).
-const POOLED_IDLE: Duration = Duration::from_secs(4);
 /// Fields of a request that the authority gets beside what is asked for.
 const TOLD: [HeaderName; 6] = [
     header::COOKIE,
@@ -38,26 +39,21 @@ const TOLD: [HeaderName; 6] = [
     header::ORIGIN,
 ];
 
-/// A worker's connections to authorities.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Asker(Option<reqwest::Client>);
-
-impl Asker {
-    /// One that follows nothing and goes through nobody.
-    pub(crate) fn new() -> Self {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(POOLED)
-            .pool_idle_timeout(POOLED_IDLE);
-        match client.build() {
-            Ok(client) => Self(Some(client)),
-            Err(error) => {
-                tracing::error!(%error, "nobody can be asked who is let in; whoever needs that is refused");
-                Self(None)
-            }
-        }
-    }
+/// Why an authority did not answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("it cannot be asked over TLS")]
+    NotSecure(#[from] NotSecure),
+    #[error("there is no way to ask it")]
+    Cannot,
+    #[error("it cannot be asked")]
+    Asked(#[from] hyper_util::client::legacy::Error),
+    #[error("it takes longer than {} ms", .0.as_millis())]
+    Slow(Duration),
+    #[error("its answer breaks off, or has more than {BODY_MAX} bytes")]
+    Body(#[source] Box<dyn Error + Send + Sync>),
+    #[error("its answer is no word about a request: {0}")]
+    Strange(StatusCode),
 }
 
 /// Who is asked.
@@ -67,6 +63,10 @@ pub(super) struct Authority {
     host: Option<String>,
     copied: Vec<HeaderName>,
     asked: Arc<Semaphore>,
+    /// Over TLS, once it was asked.
+    secure: OnceCell<Secure>,
+    /// Whether it was told that it does not answer.
+    failing: AtomicBool,
 }
 
 impl Authority {
@@ -75,6 +75,8 @@ impl Authority {
             host: policy.host(),
             copied: policy.copy.iter().filter_map(|name| name.parse().ok()).collect(),
             asked: Arc::new(Semaphore::new(ASKED_MAX)),
+            secure: OnceCell::new(),
+            failing: AtomicBool::new(false),
             policy,
         }
     }
@@ -93,13 +95,13 @@ impl Authority {
         fields: &HeaderMap,
     ) -> Result<Vec<(HeaderName, Option<HeaderValue>)>, NotPassed> {
         let _place = self.asked.try_acquire().map_err(|_| Reason::AccessBusy)?;
-        let client = asker.0.as_ref().ok_or(Reason::AccessFailed)?;
         let mut told = HeaderMap::new();
         for name in &TOLD {
             for value in fields.get_all(name) {
                 told.append(name, value.clone());
             }
         }
+        told.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         let scheme = exchange.facts.scheme.as_str();
         let address = exchange.facts.client.map(|address| address.to_string());
         for (name, value) in [
@@ -114,37 +116,72 @@ impl Authority {
                 told.insert(name, value);
             }
         }
-        let asking = async {
-            let answer = client.get(&self.policy.url).headers(told).send().await.ok()?;
-            let (status, fields) = (answer.status(), answer.headers().clone());
-            if status.is_success() {
-                return Some((status, fields, Bytes::new()));
-            }
-            Some((status, fields, body(answer).await?))
-        };
         let within = Duration::from_millis(self.policy.timeout_ms.get().into());
-        match timeout(within, asking).await {
-            Ok(Some((status, fields, _))) if status.is_success() => {
+        let answered = timeout(within, self.ask(asker, told)).await.unwrap_or(Err(Unanswered::Slow(within)));
+        self.tell(answered.as_ref().err());
+        match answered {
+            Ok((status, fields, _)) if status.is_success() => {
                 Ok(self.copied.iter().map(|name| (name.clone(), fields.get(name).cloned())).collect())
             }
-            Ok(Some((status, fields, body))) if can_be_relayed(status) => {
+            Ok((status, fields, body)) => {
                 Err(NotPassed::Answered("forward_auth", Box::new(relayed(status, &fields, body))))
             }
-            _ => Err(Reason::AccessFailed.into()),
+            Err(_) => Err(Reason::AccessFailed.into()),
+        }
+    }
+
+    /// Its answer, with its body where that is the client's.
+    async fn ask(&self, asker: &Asker, fields: HeaderMap) -> Result<(StatusCode, HeaderMap, Bytes), Unanswered> {
+        let request = Request::get(&self.policy.url).body(Empty::new());
+        let mut request = request.map_err(|_| Unanswered::Cannot)?;
+        *request.headers_mut() = fields;
+        let answer = if self.policy.is_secure() {
+            self.secure.get_or_try_init(|| self.trusting()).await?.ask(request).await?
+        } else {
+            asker.ask(request).await?
+        };
+        let (head, body) = answer.into_parts();
+        match head.status {
+            status if status.is_success() => Ok((status, head.headers, Bytes::new())),
+            status if can_be_relayed(status) => {
+                let body = Limited::new(body, BODY_MAX).collect().await.map_err(Unanswered::Body)?;
+                Ok((status, head.headers, body.to_bytes()))
+            }
+            status => Err(Unanswered::Strange(status)),
+        }
+    }
+
+    async fn trusting(&self) -> Result<Secure, Unanswered> {
+        let ca = self.policy.ca.clone();
+        let made = spawn_blocking(move || Secure::trusting(ca.as_deref())).await;
+        Ok(made.map_err(|_| Unanswered::Cannot)??)
+    }
+
+    /// Logs that it does not answer, once until it does again.
+    fn tell(&self, failed: Option<&Unanswered>) {
+        let was_failing = self.failing.swap(failed.is_some(), Ordering::Relaxed);
+        let authority = self.host.as_deref().unwrap_or_default();
+        match failed {
+            Some(error) if !was_failing => {
+                let error = chain(error);
+                tracing::warn!(authority, error, "an authority does not answer; whom it would let in gets 503");
+            }
+            None if was_failing => tracing::info!(authority, "the authority answers again"),
+            _ => {}
         }
     }
 }
 
-/// All of it, unless it is too much.
-async fn body(mut answer: reqwest::Response) -> Option<Bytes> {
-    let mut body = BytesMut::new();
-    while let Some(part) = answer.chunk().await.ok()? {
-        if body.len() + part.len() > BODY_MAX {
-            return None;
-        }
-        body.extend_from_slice(&part);
+/// An error with all that is behind it.
+fn chain(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        words.push_str(": ");
+        words.push_str(&error.to_string());
+        next = error.source();
     }
-    Some(body.freeze())
+    words
 }
 
 /// What is about a cache's copy, or is no answer to a GET, is no answer to the client's request either.

@@ -27,7 +27,8 @@ pub(crate) enum Part {
     Clients(Trace),
     /// Of its client's trace, with a span of ours; and whose span asked for that.
     Within(Trace, u64),
-    /// Of a trace that begins here.
+    /// Of a trace that begins here, and is recorded if it is sampled. Whoever is behind gets to know either: the head of a trace
+    /// decides for all of it.
     New(Trace),
 }
 
@@ -82,6 +83,11 @@ impl Trace {
         let flags = u8::try_from(hex(&known[53..])?).ok()?;
         let sound = dashes && id != 0 && parent != 0;
         sound.then_some(Self { id, parent: u64::try_from(parent).ok()?, flags: flags & SAMPLED })
+    }
+
+    /// The same trace, which nobody records.
+    pub(crate) fn unsampled(self) -> Self {
+        Self { flags: self.flags & !SAMPLED, ..self }
     }
 
     /// The same trace, from this span of it.
@@ -183,7 +189,8 @@ mod tests {
             let trace = Trace::begin((number, number), number);
             assert_eq!(Trace::parse(&trace.value()), Some(trace));
             assert_eq!(trace.id_text(), format!("{:032x}", trace.id));
-            assert!(trace.is_sampled());
+            assert!(trace.is_sampled() && !trace.unsampled().is_sampled());
+            assert!(trace.unsampled().value().ends_with(b"-00"));
         }
     }
 }

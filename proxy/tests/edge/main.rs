@@ -3,6 +3,7 @@
 mod access;
 mod access_rules;
 mod answers;
+mod authority_tls;
 mod choosing;
 mod client_address;
 mod compression;

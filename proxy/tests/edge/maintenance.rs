@@ -6,6 +6,7 @@ use dormouse_link::{Report, State};
 
 use crate::policy_limits::{of, of_path, world};
 use crate::world::origin::Origin;
+use crate::world::scrape::comes_to;
 use crate::world::{World, environment, http2, ready, route, soon, under, until};
 
 const HOST: &str = "a.example";
@@ -153,10 +154,11 @@ async fn of_refused(world: &World) -> Option<u16> {
 
 #[tokio::test]
 async fn after_the_acknowledgement_of_a_pause_nothing_reaches_an_instance() {
+    const VISITORS: usize = 8;
     let (mut world, origin) = world("{}").await;
     let address = world.http();
     let mut visitors = tokio::task::JoinSet::new();
-    for _ in 0..8 {
+    for _ in 0..VISITORS {
         visitors.spawn(async move {
             let mut client = crate::world::client::Client::connect(address).await;
             for _ in 0..100 {
@@ -167,13 +169,9 @@ async fn after_the_acknowledgement_of_a_pause_nothing_reaches_an_instance() {
     for round in 1..=5 {
         origin.got(round * 60).await;
         world.publish([under(r#"{"pause": {}}"#, ready(HOST, 1, &[&origin]))]).await;
-        // What was in flight is answered; then nothing more comes.
-        let mut before = usize::MAX;
-        until("what was in flight to end", || {
-            let now = origin.requests().len();
-            std::mem::replace(&mut before, now) == now
-        })
-        .await;
+        // What was in flight is answered; then all wait, and nothing more comes.
+        comes_to(world.admin(), VISITORS as f64, ("dormouse_requests_held", &[])).await;
+        let before = origin.requests().len();
         others_are_served(&mut world).await;
         assert_eq!(origin.requests().len(), before);
         world.publish([ready(HOST, 1, &[&origin])]).await;
@@ -181,6 +179,6 @@ async fn after_the_acknowledgement_of_a_pause_nothing_reaches_an_instance() {
     while let Some(visited) = visitors.join_next().await {
         visited.expect("all were served");
     }
-    assert_eq!(origin.requests().len(), 800);
+    assert_eq!(origin.requests().len(), VISITORS * 100);
     world.stop().await;
 }

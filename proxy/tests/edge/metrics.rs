@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dormouse_link::{EnvironmentId, ObjectId, State};
-use dormouse_proxy::Spans;
+use dormouse_proxy::{Share, Spans};
 use rustls::version::TLS13;
 use serde_json::Value;
 
@@ -162,7 +162,7 @@ async fn metrics_are_only_read() {
 
 /// A proxy of which each metric has something to say, and its text.
 async fn everything() -> String {
-    let (spans, _queued) = Spans::queue();
+    let (spans, _queued) = Spans::queue(Share::ALL);
     let mut world = World::with(|config| config.spans = Some(spans)).await;
     let origin = Origin::start("one").await;
     world.publish([route("a.example"), environment("a.example", 1, State::Asleep, &[])]).await;

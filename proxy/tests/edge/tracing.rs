@@ -1,5 +1,6 @@
 //! Which trace and which id a request has, behind the edge and in its record.
 
+use dormouse_proxy::{Share, Spans};
 use serde_json::Value;
 
 use crate::world::World;
@@ -42,6 +43,36 @@ async fn a_clients_trace_goes_on_and_without_a_collector_none_begins() {
     assert_eq!(records[0]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(records.len(), 5);
     assert!(records[1..].iter().all(|record| record["trace_id"] == ""), "{text}");
+}
+
+#[tokio::test]
+async fn a_trace_that_is_not_sampled_goes_on_as_such_and_a_clients_own_is_recorded() {
+    for (share, flag, recorded) in [(0.0, "-00", 1), (1.0, "-01", 2)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("access.log");
+        let (spans, queued) = Spans::queue(Share::of(share).expect("a share"));
+        let mut world = World::with(|config| {
+            config.spans = Some(spans);
+            config.access_log = Some(log.clone().into());
+        })
+        .await;
+        let origin = Origin::start("one").await;
+        world.serve("a.example", &[&origin]).await;
+        let mut client = world.client().await;
+        for fields in [String::new(), format!("traceparent: {PARENT}\r\n")] {
+            client.send(format!("GET / HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n")).await;
+            assert_eq!(client.response().await.status, 200);
+        }
+        let told: Vec<_> = origin.requests().iter().map(|request| request.field("traceparent")).collect();
+        assert!(told[0].len() == 1 && told[0][0].ends_with(flag), "{told:?}");
+        assert!(told[1].len() == 1 && told[1][0].starts_with(&PARENT[..36]) && told[1][0].ends_with("-01"), "{told:?}");
+        assert_ne!(told[1][0], PARENT, "there is a span of the edge's between");
+        world.stop().await;
+        assert_eq!(queued.try_iter().count(), recorded, "{share}");
+        let text = std::fs::read_to_string(&log).expect("the log");
+        let record: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+        assert_eq!(record["trace_id"], told[0][0][3..35], "it is known by its id all the same");
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ drain_delay = "5s"
 upgrade_within = "2m"
 memory_limit = "2g"
 workers = 3
+otlp = "http://127.0.0.1:4318"
+otlp_sample = 0.25
 
 [limits]
 connections = 1000
@@ -69,8 +71,10 @@ limits = { body_bytes = "2g" }
     assert_eq!((file.drain, file.drain_delay, file.upgrade_within), (seconds(60), seconds(5), seconds(120)));
     assert_eq!((file.memory_limit, file.workers), (Some(2 << 30), NonZeroUsize::new(3)));
     assert_eq!(file.admin, "127.0.0.1:9001".parse().ok());
+    assert_eq!(file.otlp, "http://127.0.0.1:4318".parse().ok());
+    assert_eq!(file.otlp_sample, "0.25".parse().ok());
     assert_eq!((file.limits.connections, file.limits.head), (Some(1000), seconds(5)));
-    let [(20, plain), (23, inner), (46, https)] = &file.listeners[..] else { panic!("{:?}", file.listeners) };
+    let [(22, plain), (25, inner), (48, https)] = &file.listeners[..] else { panic!("{:?}", file.listeners) };
     assert_eq!((plain.name.as_str(), plain.protocol, plain.http2), ("http", Protocol::Plain, Http2::Off));
     assert_eq!(plain.limits, ListenerLimits::default());
     assert_eq!((inner.name.as_str(), inner.protocol, inner.http2), ("inner", Protocol::Tls, Http2::Off));
@@ -96,6 +100,11 @@ limits = { body_bytes = "2g" }
 }
 
 #[test]
+fn a_whole_number_is_a_share_too() {
+    assert_eq!(parsed("otlp_sample = 1").unwrap().otlp_sample, "1".parse().ok());
+}
+
+#[test]
 fn an_empty_file_says_nothing() {
     let file = parsed("# nothing\n").unwrap();
     assert!(file.table.is_none() && file.listeners.is_empty() && file.limits == ListenerLimits::default());
@@ -113,6 +122,9 @@ fn what_is_wrong_is_told_with_its_line() {
         ("drain = \"0s\"", 1, "more than nothing"),
         ("memory_limit = \"1\"", 1, "a size is a number and its unit"),
         ("memory_limit = \"0m\"", 1, "more than nothing"),
+        ("otlp_sample = 1.5", 1, "a share is a number from 0 to 1"),
+        ("otlp_sample = nan", 1, "a share is a number from 0 to 1"),
+        ("otlp_sample = \"0.5\"", 1, "invalid type: string"),
         ("workers = 0", 1, "workers are a number from 1"),
         ("workers = -1", 1, "workers are a number from 1"),
         ("admin = \"localhost\"", 1, "invalid socket address"),

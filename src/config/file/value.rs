@@ -8,6 +8,7 @@ use dormouse_proxy::{Address, Network};
 use serde::Deserialize;
 
 use super::{NAME_MAX_BYTES, STREAMS_MAX};
+use crate::otlp::Sample;
 use crate::{cli, plain};
 
 /// `10s`.
@@ -50,6 +51,11 @@ pub(super) struct Called(pub(super) String);
 #[serde(try_from = "String", bound = "T: FromStr<Err = String>")]
 pub(super) struct Said<T>(pub(super) T);
 
+/// A share of traces, as a number.
+#[derive(Deserialize)]
+#[serde(try_from = "f64")]
+pub(super) struct Ratio(pub(super) Sample);
+
 /// A network of proxies.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
@@ -58,6 +64,14 @@ pub(super) struct Proxies(pub(super) Network);
 /// What was given, and why it is not taken.
 fn told(text: &str, why: impl std::fmt::Display) -> String {
     format!("\"{}\": {why}", plain::value(text))
+}
+
+impl TryFrom<f64> for Ratio {
+    type Error = String;
+
+    fn try_from(ratio: f64) -> Result<Self, String> {
+        Sample::try_from(ratio).map(Self).map_err(|why| told(&ratio.to_string(), why))
+    }
 }
 
 impl TryFrom<String> for Time {

@@ -1,4 +1,4 @@
-use argon2::{Algorithm, Params, PasswordHasher, Version};
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
 use http::HeaderValue;
 
 use super::*;
@@ -34,6 +34,21 @@ async fn verdicts_are_kept_and_no_password_is() {
     assert!(!verdicts.contains("right\"") && !verdicts.contains("secret guess"));
     assert!(!format!("{basic:?}").contains("argon2id"), "nor is its hash shown");
     assert_eq!((verifier.waiting.load(Ordering::SeqCst), verifier.clients.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_hash_by_htpasswd_counts_as_any_other() {
+    const HASH: &str = "$2y$04$B8enEERhXcqmf5HFVlroEOKEtljYhviXvSk5XletPFQKFbO4z6gqu";
+    let policy = serde_json::json!({"users": [{"name": "ann", "hash": HASH}]});
+    let basic = Arc::new(Basic::new(serde_json::from_value(policy).expect("a policy")));
+    let verifier = Verifier::new(1).expect("randomness");
+    for _ in 0..2 {
+        assert_eq!(basic.check(&verifier, None, &fields("ann", "open sesame")).await, Ok(()));
+        assert_eq!(basic.check(&verifier, None, &fields("ann", "wrong")).await, Err(Reason::Unauthorized));
+        assert_eq!(basic.check(&verifier, None, &fields("bob", "open sesame")).await, Err(Reason::Unauthorized));
+    }
+    let verdicts = basic.verdicts();
+    assert_eq!((verdicts.right.len(), verdicts.wrong.len()), (1, 2));
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         dice: Dice::default(),
         quiet: Arc::new(Quiet::default()),
         verifier: Arc::new(Verifier::new(1).expect("there is randomness")),
-        asker: Asker::default(),
+        asker: Asker::new(),
         ready: ready.subscribe(),
         stopping: stopping.subscribe(),
         phase: watch::channel(Phase::Serving).1,

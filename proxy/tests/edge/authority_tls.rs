@@ -1,0 +1,123 @@
+//! An authority that is asked over TLS: it proves who it is, or nobody passes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::policy_limits::{of, world};
+use crate::world::origin::Origin;
+
+/// An authority of certificates, and one of requests that it certified for a name.
+struct Certified {
+    ca: String,
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    _serving: JoinSet<()>,
+}
+
+/// It lets everybody in, and answers several requests on a connection.
+async fn certified(name: &str) -> Certified {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let ca = params.self_signed(&key).expect("an authority").pem();
+    let issuer = rcgen::Issuer::new(params, key);
+    let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let chain = vec![params.signed_by(&key, &issuer).expect("a certificate").der().clone()];
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let config = config.with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
+            connections.spawn(async move {
+                // Who does not trust it leaves here.
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+                    if line == "\r\n" {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        let answer = b"HTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 0\r\n\r\n";
+                        if stream.write_all(answer).await.is_err() || stream.flush().await.is_err() {
+                            return;
+                        }
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    Certified { ca, address, asked, _serving: serving }
+}
+
+fn policy(url: &str, ca: Option<&str>) -> String {
+    let ca = ca.map(|ca| format!(r#", "ca": {}"#, serde_json::to_string(ca).expect("text"))).unwrap_or_default();
+    format!(r#"{{"access": {{"forward_auth": {{"url": "{url}", "copy": ["X-User"]{ca}}}}}}}"#)
+}
+
+#[tokio::test]
+async fn whom_a_certified_authority_lets_in_is_served_with_its_words() {
+    let authority = certified("127.0.0.1").await;
+    let url = format!("https://{}/check", authority.address);
+    // Another one stands before it: several may be named.
+    let both = certified("127.0.0.1").await.ca + &authority.ca;
+    for ca in [&authority.ca, &both] {
+        let before = authority.asked.load(Ordering::SeqCst);
+        let (world, origin) = world(&policy(&url, Some(ca))).await;
+        for _ in 0..3 {
+            assert_eq!(of(&world, "192.0.2.7").await, 200);
+        }
+        assert_eq!(authority.asked.load(Ordering::SeqCst) - before, 3, "each request is asked about");
+        assert!(origin.requests().iter().all(|request| request.field("x-user") == ["ann"]));
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_passes_by_the_word_of_an_authority_that_proves_nothing() {
+    let (right, other) = (certified("127.0.0.1").await, certified("127.0.0.1").await);
+    let wrong_name = certified("auth.example").await;
+    let plain = Origin::start("plain").await;
+    let of_right = format!("https://{}/", right.address);
+    for (what, url, ca) in [
+        ("another authority's", of_right.clone(), Some(other.ca.as_str())),
+        ("nobody's whom the system trusts", of_right.clone(), None),
+        ("of another name", format!("https://{}/", wrong_name.address), Some(wrong_name.ca.as_str())),
+        ("no TLS at all", format!("https://{}/", plain.address), Some(right.ca.as_str())),
+        ("TLS where none was asked for", format!("http://{}/", right.address), None),
+        (
+            "a certificate that is none",
+            of_right.clone(),
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ),
+        ("a text without its end", of_right.clone(), Some("-----BEGIN CERTIFICATE-----\nAAAA\n")),
+    ] {
+        let (world, origin) = world(&policy(&url, ca)).await;
+        for _ in 0..2 {
+            assert_eq!(of(&world, "192.0.2.7").await, 503, "{what}");
+        }
+        assert!(origin.requests().is_empty(), "{what}");
+        world.stop().await;
+    }
+    assert!(plain.requests().is_empty());
+    for authority in [right, other, wrong_name] {
+        assert_eq!(authority.asked.load(Ordering::SeqCst), 0);
+    }
+}
