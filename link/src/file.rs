@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Page;
 use crate::{
     Action, Body, Certificate, CertificateName, Environment, EnvironmentId, Epoch, FieldMatch, Forward, Generation,
     Host, HostPattern, Https, LABEL_MAX_BYTES, Label, MethodName, Object, ObjectId, OrganisationId, PathMatch, Policy,
@@ -126,7 +127,7 @@ impl TableFile {
 
     fn check(&self) -> Result<(), FileError> {
         for (name, environment) in &self.environments {
-            let checked = environment.named(name).check();
+            let checked = environment.as_far_as_read(name).check();
             checked.map_err(|invalid| FileError::Environment { name: name.clone(), invalid })?;
         }
         for (at, route) in self.routes.iter().enumerate() {
@@ -147,6 +148,15 @@ impl TableFile {
             }
         }
         Ok(())
+    }
+
+    /// The pages of its environments, with their places; those that are files are to be read before [`Self::table`].
+    pub fn pages_mut(&mut self) -> impl Iterator<Item = (String, &mut Page)> {
+        let environments = self.environments.iter_mut();
+        let pages = environments.filter_map(|(name, environment)| Some((name, environment.policy.pages.as_mut()?)));
+        pages.flat_map(|(name, pages)| {
+            pages.named_mut().map(move |(page, at)| (format!("environments.{name}.policy.pages.{page}"), at))
+        })
     }
 
     /// The table that follows on `previous` and says what this file does, with these certificates. Objects that did not
@@ -255,6 +265,15 @@ impl FileEnvironment {
     fn named(&self, name: &Label) -> Environment {
         let environment = environment(EnvironmentId::new(name.as_str()), name.clone(), &self.endpoints);
         Environment { policy: self.policy.clone(), ..environment }
+    }
+
+    /// What can be checked before its files are read.
+    fn as_far_as_read(&self, name: &Label) -> Environment {
+        let mut environment = self.named(name);
+        if let Some(pages) = environment.policy.pages.take() {
+            environment.policy.pages = Some(Box::new(pages.as_far_as_read()));
+        }
+        environment
     }
 }
 
