@@ -127,7 +127,7 @@ impl TableFile {
 
     fn check(&self) -> Result<(), FileError> {
         for (name, environment) in &self.environments {
-            let checked = environment.as_far_as_read(name).check();
+            let checked = environment.before_files_are_read(name).check();
             checked.map_err(|invalid| FileError::Environment { name: name.clone(), invalid })?;
         }
         for (at, route) in self.routes.iter().enumerate() {
@@ -268,10 +268,10 @@ impl FileEnvironment {
     }
 
     /// What can be checked before its files are read.
-    fn as_far_as_read(&self, name: &Label) -> Environment {
+    fn before_files_are_read(&self, name: &Label) -> Environment {
         let mut environment = self.named(name);
         if let Some(pages) = environment.policy.pages.take() {
-            environment.policy.pages = Some(Box::new(pages.as_far_as_read()));
+            environment.policy.pages = Some(Box::new(pages.without_files()));
         }
         environment
     }

@@ -90,7 +90,7 @@ pub(super) enum FilesError {
     #[error("the certificate of {of} ({}, {}) cannot be used", shown(&files.chain), shown(&files.key))]
     Certificate { of: String, files: Box<KeyPairFiles>, source: KeyPairError },
     #[error("{of} cannot be shown")]
-    Page { of: String, source: Box<FilesError> },
+    Page { of: String, source: Box<Self> },
     #[error("{} is empty", shown(path))]
     Empty { path: PathBuf },
     #[error("the ticket keys of {} are not taken", path.display())]

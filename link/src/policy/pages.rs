@@ -81,7 +81,7 @@ impl Pages {
     }
 
     /// Without those that are files: of them nothing can be said yet.
-    pub(crate) fn as_far_as_read(mut self) -> Self {
+    pub(crate) fn without_files(mut self) -> Self {
         for (_, page) in self.all_mut() {
             page.take_if(|page| matches!(page, Page::File(_)));
         }
