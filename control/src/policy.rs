@@ -8,8 +8,8 @@ use dormouse_link::{Invalid, Policy};
 
 use crate::model::{Environment, LIVE};
 
-/// The longest policy as JSON, in bytes: each look at an environment reads it.
-const POLICY_MAX_BYTES: usize = 256 * 1024;
+/// The longest policy as JSON, in bytes: enough for all pages at their largest. Each look at an environment reads it.
+const POLICY_MAX_BYTES: usize = 768 * 1024;
 
 /// What is said of a policy by single words; what is `None` stays.
 #[derive(Clone, Debug, Default)]

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Limits;
+use crate::policy::{Limits, Page};
 use crate::{
     Action, Body, Certificate, CertificateName, Edits, Environment, EnvironmentId, Epoch, FieldMatch, Forward,
     Generation, Host, HostPattern, Https, LABEL_MAX_BYTES, Label, MethodName, Object, ObjectId, OrganisationId,
@@ -135,7 +135,7 @@ impl TableFile {
 
     fn check(&self) -> Result<(), FileError> {
         for (name, environment) in &self.environments {
-            let checked = environment.named(name).check();
+            let checked = environment.before_files_are_read(name).check();
             checked.map_err(|invalid| FileError::Environment { name: name.clone(), invalid })?;
         }
         for (at, route) in self.routes.iter().enumerate() {
@@ -156,6 +156,15 @@ impl TableFile {
             }
         }
         Ok(())
+    }
+
+    /// The pages of its environments, with their places; those that are files are to be read before [`Self::table`].
+    pub fn pages_mut(&mut self) -> impl Iterator<Item = (String, &mut Page)> {
+        let environments = self.environments.iter_mut();
+        let pages = environments.filter_map(|(name, environment)| Some((name, environment.policy.pages.as_mut()?)));
+        pages.flat_map(|(name, pages)| {
+            pages.named_mut().map(move |(page, at)| (format!("environments.{name}.policy.pages.{page}"), at))
+        })
     }
 
     /// The table that follows on `previous` and says what this file does, with these certificates. Objects that did not
@@ -271,6 +280,15 @@ impl FileEnvironment {
     fn named(&self, name: &Label) -> Environment {
         let environment = environment(EnvironmentId::new(name.as_str()), name.clone(), &self.endpoints);
         Environment { policy: self.policy.clone(), ..environment }
+    }
+
+    /// What can be checked before its files are read.
+    fn before_files_are_read(&self, name: &Label) -> Environment {
+        let mut environment = self.named(name);
+        if let Some(pages) = environment.policy.pages.take() {
+            environment.policy.pages = Some(Box::new(pages.without_files()));
+        }
+        environment
     }
 }
 

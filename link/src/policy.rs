@@ -9,6 +9,7 @@ mod balance;
 mod compression;
 mod limits;
 mod maintenance;
+mod pages;
 mod upstream;
 
 pub use access::{Access, AccessError, Authorization, Basic, ForwardAuth, PasswordHash, User};
@@ -18,6 +19,7 @@ pub use balance::{
 pub use compression::{Coding, Compression, CompressionError, MediaTypes, MediaTypesError};
 pub use limits::{Limits, LimitsError, Rate};
 pub use maintenance::{Maintenance, Pause, PauseError};
+pub use pages::{PAGE_MAX_BYTES, Page, Pages, PagesError};
 pub use upstream::{IdleSeconds, IdleSecondsError, Pool, UpstreamProtocol};
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,9 @@ pub struct Policy {
     /// Which answers are compressed; none if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Box<Compression>>,
+    /// What people are shown where it does not answer itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<Box<Pages>>,
 }
 
 /// Why a policy is refused, in words for its owner.
@@ -67,6 +72,9 @@ pub enum PolicyError {
     /// In `compression`.
     #[error("policy.compression: {0}")]
     Compression(#[from] CompressionError),
+    /// In `pages`.
+    #[error("policy.pages: {0}")]
+    Pages(#[from] PagesError),
 }
 
 impl Policy {
@@ -77,7 +85,7 @@ impl Policy {
 
     /// Whether an edge may serve by it.
     pub fn check(&self) -> Result<(), crate::Invalid> {
-        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _, compression } = self;
+        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _, compression, pages } = self;
         if let Some(limits) = limits {
             limits.check().map_err(PolicyError::from)?;
         }
@@ -89,6 +97,9 @@ impl Policy {
         }
         if let Some(compression) = compression {
             compression.check().map_err(PolicyError::from)?;
+        }
+        if let Some(pages) = pages {
+            pages.check().map_err(PolicyError::from)?;
         }
         balance.as_ref().map_or(Ok(()), |balance| balance.check())
     }

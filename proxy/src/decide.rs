@@ -10,6 +10,7 @@ pub(crate) mod forwarded;
 pub(crate) mod granted;
 pub(crate) mod headers;
 pub(crate) mod location;
+pub(crate) mod pages;
 pub(crate) mod paths;
 pub(crate) mod refuse;
 pub(crate) mod response;

@@ -19,7 +19,9 @@
 //! least pace (`front::pace`). Fields are rewritten (`decide::headers`), the endpoint becomes a peer whose pool key holds
 //! environment and epoch (`origin`), bodies stream both ways. An endpoint that cannot be connected to is reported, and
 //! another tried, or a newer cell waited for, while nothing was sent; all retries of an environment are a part of its
-//! requests (`live::retries`). An answer whose end could be found in two ways is refused (`decide::response`).
+//! requests (`live::retries`). An answer whose end could be found in two ways is refused (`decide::response`); where the policy
+//! says so, it is compressed for who takes it (`decide::compress`, `lane::compress`). Where there is no answer, people get the
+//! environment's page (`decide::pages`) or ours (`lane::pages`).
 //!
 //! An answer may become what lasts for ever (`lane::lasting`): a WebSocket, which is followed frame by frame (`front::websocket`),
 //! or an event stream. It counts as activity by its data alone (`live::lasting`), and is ended with notice when its environment is

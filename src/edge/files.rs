@@ -1,11 +1,15 @@
-//! The files of an edge without a control plane: the table, the certificates it names, and the one for all other names.
+//! The files of an edge without a control plane: the table, the certificates and pages it names, and the certificate for all
+//! other names.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use dormouse_link::policy::{PAGE_MAX_BYTES, Page};
 use dormouse_link::{Body, Certificate, CertificateName, FILE_MAX_BYTES, FileError, ObjectId, Table, TableFile};
 use dormouse_proxy::{
     ClientAuthority, ClientAuthorityError, KeyPair, KeyPairError, StickySecret, StickySecretError, TicketKeys,
@@ -85,6 +89,10 @@ pub(super) enum FilesError {
     Table { path: PathBuf, source: FileError },
     #[error("the certificate of {of} ({}, {}) cannot be used", shown(&files.chain), shown(&files.key))]
     Certificate { of: String, files: Box<KeyPairFiles>, source: KeyPairError },
+    #[error("{of} cannot be shown")]
+    Page { of: String, source: Box<Self> },
+    #[error("{} is empty", shown(path))]
+    Empty { path: PathBuf },
     #[error("the ticket keys of {} are not taken", path.display())]
     TicketKeys { path: PathBuf, source: TicketKeysError },
     #[error("others than its owner may read {}", path.display())]
@@ -135,7 +143,12 @@ impl Files {
     pub(super) fn load(&mut self, previous: &Table) -> Result<Loaded, FilesError> {
         self.seen.clear();
         let loaded = self.read_all(previous);
-        if let (Err(FilesError::Read { .. }), Some((_, mark))) = (&loaded, self.seen.last_mut()) {
+        let unread = match &loaded {
+            Err(FilesError::Page { source, .. }) => matches!(**source, FilesError::Read { .. }),
+            Err(error) => matches!(error, FilesError::Read { .. }),
+            Ok(_) => false,
+        };
+        if let (true, Some((_, mark))) = (unread, self.seen.last_mut()) {
             *mark = None;
         }
         loaded
@@ -144,8 +157,9 @@ impl Files {
     fn read_all(&mut self, previous: &Table) -> Result<Loaded, FilesError> {
         let text = self.read(&self.table.clone(), FILE_MAX_BYTES)?;
         let wrong = |source| FilesError::Table { path: self.table.clone(), source };
-        let file = TableFile::parse(&text).map_err(wrong)?;
+        let mut file = TableFile::parse(&text).map_err(wrong)?;
         let folder = self.table.parent().unwrap_or(Path::new("")).to_owned();
+        self.pages(&mut file, &folder)?;
         let mut certificates = Vec::with_capacity(file.certificates.len());
         for named in &file.certificates {
             let files = KeyPairFiles { chain: folder.join(&named.chain), key: folder.join(&named.key) };
@@ -158,6 +172,34 @@ impl Files {
         let certificate = certificate.map(|(pair, ..)| pair);
         self.own.clone_from(&certificate);
         Ok(Loaded { table: file.table(previous, certificates), certificate, ticket_keys })
+    }
+
+    /// Puts the text of files in the place of their names; one that several pages name is read once, and shared.
+    fn pages(&mut self, file: &mut TableFile, folder: &Path) -> Result<(), FilesError> {
+        let mut read: HashMap<PathBuf, Arc<str>> = HashMap::new();
+        for (of, page) in file.pages_mut() {
+            let Page::File(path) = page else { continue };
+            let path = folder.join(path);
+            let text = match read.get(&path) {
+                Some(text) => Arc::clone(text),
+                None => {
+                    let text: Arc<str> =
+                        self.page(&path).map_err(|source| FilesError::Page { of, source: Box::new(source) })?.into();
+                    read.insert(path, Arc::clone(&text));
+                    text
+                }
+            };
+            *page = Page::Text(text);
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, path: &Path) -> Result<String, FilesError> {
+        let text = self.read(path, PAGE_MAX_BYTES as u64)?;
+        if text.trim_ascii().is_empty() {
+            return Err(FilesError::Empty { path: path.to_owned() });
+        }
+        Ok(text)
     }
 
     fn certificate(
@@ -226,7 +268,10 @@ impl From<FilesError> for Failure {
     fn from(error: FilesError) -> Self {
         let hint = match &error {
             FilesError::Read { .. } => "is the path right, and may this user read it?",
-            FilesError::TooLarge { .. } => "is it the right file?",
+            FilesError::TooLarge { .. } | FilesError::Empty { .. } => "is it the right file?",
+            FilesError::Page { .. } => {
+                "a page is a file with HTML as UTF-8, up to 64 KiB, beside the table or where its path says"
+            }
             FilesError::Table { .. } => {
                 r#"the smallest table is {"routes": [{"host": "a.example.com", "endpoints": ["127.0.0.1:9001"]}]}"#
             }

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -65,6 +66,60 @@ async fn a_hup_signal_has_the_files_read_whether_they_seem_changed_or_not() {
     assert_eq!(edge.get("a.example").await, Ok("one".to_owned()));
 }
 
+/// What somebody who reads HTML gets.
+async fn page(edge: &Edge, host: &str) -> String {
+    let mut stream = TcpStream::connect(edge.address("http")).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+async fn a_page_is_read_with_the_table_and_again_when_it_changes() {
+    let one = origin("one").await;
+    let folder = folder(&[]);
+    let page_file = |text: &str| {
+        format!(
+            r#"{{"routes": [{{"host": "a.example", "environment": "a"}}, {{"host": "b.example", "environment": "b"}}],
+            "environments": {{
+              "a": {{"endpoints": ["{one}"], "policy": {{"maintenance": {{}}, "pages": {{"maintenance": {{"file": "{text}"}}}}}}}},
+              "b": {{"endpoints": ["{one}"], "policy": {{"maintenance": {{}}, "pages": {{"maintenance": {{"file": "sub/page.html"}}}}}}}}}}}}"#,
+            one = one.address
+        )
+    };
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    fs::write(folder.path().join("sub/page.html"), "<p>first</p>").unwrap();
+    replace(&folder.path().join("table.json"), &page_file("sub/page.html"));
+    let mut edge = Edge::start(folder).await;
+    assert_eq!(page(&edge, "a.example").await, "<p>first</p>");
+    replace(&edge.path("sub/page.html"), "<p>second</p>");
+    edge.says("generation=2").await;
+    assert_eq!(
+        (page(&edge, "a.example").await, page(&edge, "b.example").await),
+        ("<p>second</p>".into(), "<p>second</p>".into())
+    );
+    // What cannot be shown is told with its place, and the page before it stays.
+    for (text, words) in [(String::new(), "is empty"), ("x".repeat(65_537), "is larger than 65536 bytes")] {
+        replace(&edge.path("sub/page.html"), &text);
+        let line = edge.says(words).await;
+        assert!(line.contains("environments.a.policy.pages.maintenance") && line.contains("sub/page.html"), "{line}");
+    }
+    assert_eq!(page(&edge, "a.example").await, "<p>second</p>");
+    replace(&edge.path("table.json"), &page_file("none.html"));
+    let line = edge.says("none.html").await;
+    assert!(line.contains("environments.a.policy.pages.maintenance"), "{line}");
+    // It comes.
+    replace(&edge.path("sub/page.html"), "<p>third</p>");
+    replace(&edge.path("none.html"), "<p>there</p>");
+    edge.says("generation=3").await;
+    assert_eq!(
+        (page(&edge, "a.example").await, page(&edge, "b.example").await),
+        ("<p>there</p>".into(), "<p>third</p>".into())
+    );
+}
+
 #[tokio::test]
 async fn it_does_not_start_with_files_that_cannot_be_served() {
     let one = origin("one").await;
@@ -84,7 +139,10 @@ async fn it_does_not_start_with_files_that_cannot_be_served() {
         assert_eq!(code, 78, "{said}");
         assert!(said.contains(words) && said.contains(chain) && said.contains("hint: "), "{said}");
     }
+    let paged = r#"{"routes": [{"host": "a.example", "environment": "a"}], "environments": {"a": {"endpoints": ["127.0.0.1:1"],
+        "policy": {"pages": {"waking": {"file": "away.html"}}}}}}"#;
     for (table, words) in [
+        (paged, "environments.a.policy.pages.waking"),
         ("", "EOF while parsing"),
         ("{\"routes\": [{}]}", "missing field `host` at line 1"),
         ("\u{7f}", "line 1 column 1"),
@@ -92,7 +150,10 @@ async fn it_does_not_start_with_files_that_cannot_be_served() {
         replace(&good.path().join("table.json"), table);
         let (code, said) = refused(good.path(), &["--http", "127.0.0.1:0"]).await;
         assert_eq!(code, 78, "{said}");
-        assert!(said.contains(words) && said.contains("table.json"), "{said}");
+        assert!(
+            said.contains(words) && said.contains(if table == paged { "away.html" } else { "table.json" }),
+            "{said}"
+        );
     }
 }
 

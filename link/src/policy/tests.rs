@@ -14,6 +14,10 @@ fn with_hash(hash: &str) -> String {
     format!(r#"{{"access": {{"basic": {{"users": [{{"name": "ann", "hash": "{hash}"}}]}}}}}}"#)
 }
 
+fn large_page() -> String {
+    format!(r#"{{"pages": {{"failed": "{}"}}}}"#, "x".repeat(PAGE_MAX_BYTES + 1))
+}
+
 #[test]
 fn a_policy_is_read_as_it_is_written() {
     for text in [
@@ -24,6 +28,7 @@ fn a_policy_is_read_as_it_is_written() {
         r#"{"maintenance":{"retry_after_seconds":60,"allow":["192.0.2.1/32"]}}"#,
         r#"{"pause":{"requests":1000,"wait_ms":60000}}"#,
         r#"{"compression":{}}"#,
+        r#"{"pages":{"waking":"<p>{retry_after}","too_many":"x"}}"#,
         r#"{"compression":{"types":["text/html","application/*+json"],"least_bytes":0,"codings":["gzip","zstd"]}}"#,
     ] {
         let policy: Policy = serde_json::from_str(text).expect(text);
@@ -108,6 +113,12 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
         (r#"{"compression": {"codings": ["gzip", "gzip"]}}"#, "policy.compression: codings has from 1 to 3"),
         (r#"{"compression": {"codings": ["deflate"]}}"#, "unknown variant `deflate`"),
         (r#"{"compression": {"level": 9}}"#, "unknown field `level`"),
+        (r#"{"pages": {"wakeing": "x"}}"#, "unknown field `wakeing`"),
+        (r#"{"pages": {"waking": ""}}"#, "policy.pages: waking is an empty page"),
+        (r#"{"pages": {"waking": 1}}"#, "expected HTML as text, or an object with \"file\""),
+        (r#"{"pages": {"denied": {"file": "x.html"}}}"#, "policy.pages: denied is a page as text; only table files"),
+        (r#"{"pages": {"denied": {"path": "x.html"}}}"#, "unknown field `path`"),
+        (&large_page(), "policy.pages: failed is a page of at most 65536 bytes, not 65537"),
         (r#"{"pause": {"wait_ms": 300001}}"#, "policy.pause: wait_ms is at most 300000"),
     ] {
         let said = refused(text);

@@ -17,7 +17,7 @@ use crate::decide::refuse::{Fault, Reason};
 use crate::exchange::Exchange;
 use crate::front::conn::Conn;
 use crate::front::fence::Framing;
-use crate::front::head::{Connection, Head};
+use crate::front::head::{Connection, Head, Reader};
 
 /// What becomes of a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Answer {
                 warn!(reason = refusal.label, environment.id = environment, left_out, "a request was refused");
             }
         }
-        let (content_type, body) = page(reason, &refusal, exchange.reader);
+        let (content_type, body) = page(reason, &refusal, exchange);
         let mut fields =
             vec![("Content-Type", content_type.to_owned()), ("X-Request-Id", exchange.record.request_id.clone())];
         if !matches!(reason, Reason::Redirect(RedirectStatus::MovedPermanently | RedirectStatus::Permanent)) {
@@ -56,6 +56,10 @@ impl Answer {
         let hsts = exchange.hsts.as_ref().and_then(|hsts| hsts.to_str().ok());
         fields.extend(hsts.map(|hsts| ("Strict-Transport-Security", hsts.to_owned())));
         fields.extend(refusal.retry_after.map(|seconds| ("Retry-After", seconds.to_string())));
+        if reason == Reason::Waking && exchange.reader != Reader::Program {
+            // Not in the page itself, which may be somebody's own.
+            fields.extend(refusal.retry_after.map(|seconds| ("Refresh", seconds.to_string())));
+        }
         if reason == Reason::Method {
             fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
         }
@@ -64,7 +68,7 @@ impl Answer {
             fields.extend(challenge.map(|challenge| ("WWW-Authenticate", challenge)));
         }
         let fields = fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
-        let mut answer = Self { status: refusal.status, fields, body: body.into() };
+        let mut answer = Self { status: refusal.status, fields, body };
         answer.edit(exchange);
         answer
     }
@@ -100,8 +104,8 @@ impl Answer {
         Ok(header)
     }
 
-    /// As bytes; a HEAD gets no body.
-    fn bytes(&self, method: Option<&Method>, after: After) -> Vec<u8> {
+    /// Its head as bytes.
+    fn head(&self, after: After) -> Vec<u8> {
         let reason = http::StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
         let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, reason.unwrap_or_default()).into_bytes();
         for (name, value) in &self.fields {
@@ -110,9 +114,6 @@ impl Answer {
         }
         let connection = if after == After::Keep { "keep-alive" } else { "close" };
         let _ = write!(text, "Content-Length: {}\r\nConnection: {connection}\r\n\r\n", self.body.len());
-        if method != Some(&Method::HEAD) {
-            text.extend_from_slice(&self.body);
-        }
         text
     }
 }
@@ -123,11 +124,15 @@ pub(crate) async fn answer(conn: &mut Conn, head: Option<&Head>, answer: &Answer
     let reusable = |head: &&Head| head.framing == Framing::Empty && head.connection == Connection::KeepAlive;
     let stopping = *exchange.edge.stopping.borrow();
     let after = if head.filter(reusable).is_some() && !stopping { After::Keep } else { After::Close };
-    let bytes = answer.bytes(head.map(|head| &head.method), after);
+    let (begin, is_head) = (answer.head(after), head.is_some_and(|head| head.method == Method::HEAD));
     exchange.record.status = answer.status;
     exchange.wire.received.store(head.map_or(0, |head| head.bytes as u64), Ordering::Relaxed);
     let written = timeout(exchange.limits.client_write, async {
-        conn.write_all(&bytes).await?;
+        conn.write_all(&begin).await?;
+        if !is_head {
+            // The connection puts small ones together; a page is not copied.
+            conn.write_all(&answer.body).await?;
+        }
         conn.flush().await
     });
     match written.await {

@@ -25,6 +25,7 @@ mod logging;
 mod maintenance;
 mod metrics;
 mod overload;
+mod pages;
 mod pipelining;
 mod policy_limits;
 mod resumption;
