@@ -211,6 +211,13 @@ impl ProxyHttp for Lane {
             session.set_keepalive(None);
         }
         response::for_client(session, response, exchange)?;
+        if exchange.version == Version::Http2 && !response.status.is_informational() {
+            // A stream may be ended from outside, and then nobody says it afterwards.
+            exchange.record.status = response.status.as_u16();
+        }
+        if response::has_no_body(session, response) {
+            exchange.wire.ended.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -218,7 +225,7 @@ impl ProxyHttp for Lane {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         let exchange = ours(context)?;
@@ -232,6 +239,9 @@ impl ProxyHttp for Lane {
         }
         if let (Some(taking), false) = (&exchange.taking, exchange.wire.streams.load(Ordering::Relaxed)) {
             *body = body.take().map(|body| taking.part(body));
+        }
+        if end {
+            exchange.wire.ended.store(true, Ordering::Relaxed);
         }
         Ok(None)
     }

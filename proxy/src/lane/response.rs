@@ -33,6 +33,13 @@ pub(super) fn from_instance(response: &mut ResponseHeader, exchange: &Exchange) 
     Ok(())
 }
 
+/// Whether the head is all of an answer.
+pub(super) fn has_no_body(session: &Session, response: &ResponseHeader) -> bool {
+    let is_empty = || response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let status = response.status.as_u16();
+    status >= 200 && (session.req_header().method == http::Method::HEAD || matches!(status, 204 | 304) || is_empty())
+}
+
 /// Has a head say what the client is told beside the instance's words.
 pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
     if session.req_header().version == http::Version::HTTP_10

@@ -13,6 +13,7 @@ mod h2c;
 mod hands;
 mod http2;
 mod http2_abuse;
+mod http2_early;
 mod http2_ends;
 mod lifecycle;
 mod limits;

@@ -58,6 +58,11 @@ impl Taking {
         if state.slow { Err(TooSlow) } else { Ok(()) }
     }
 
+    /// Whether nothing is under way.
+    pub(crate) fn is_all_taken(&self) -> bool {
+        self.state().under_way.is_empty()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ use dormouse_proxy::{Config, Http2};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub(crate) use client::{Client, Response, read, request};
+pub(crate) use client::{Client, read, request};
 
 use super::origin::Origin;
 use super::{World, soon};
