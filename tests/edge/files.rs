@@ -1,7 +1,6 @@
 //! What the files say is served; what is wrong in them is told, and changes nothing.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};

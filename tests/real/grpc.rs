@@ -16,7 +16,7 @@ const CANCELS: usize = 5;
 /// The messages that one side sends of which the other takes nothing; a message has 256 KiB.
 const MESSAGES: u64 = 256;
 /// The most of them that may be under way: what both libraries and the edge keep.
-const UNDER_WAY: u64 = 64;
+const UNDER_WAY: u64 = 16;
 
 /// How a client reaches the server.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ async fn p62_deadlines_and_cancellations_reach_the_server() {
     let cases = [&["deadline_told", "deadline_exceeded"][..], &["cancel"; CANCELS]].concat();
     for measured in alike(&cases).await {
         let best = measured[2..].iter().map(|measured| measured["ms"].as_f64().unwrap()).fold(f64::MAX, f64::min);
-        println!("cancelled after {best:.1} ms");
+        eprintln!("cancelled after {best:.1} ms");
         assert!(best < CANCELLED_WITHIN_MS, "{measured:?}");
     }
 }
@@ -118,7 +118,7 @@ async fn p62_deadlines_and_cancellations_reach_the_server() {
 async fn who_does_not_take_messages_stops_who_sends_them() {
     for measured in alike(&["slow_reader", "slow_server"]).await {
         let (produced, sent) = (measured[0]["produced"].as_u64().unwrap(), measured[1]["sent"].as_u64().unwrap());
-        println!("{produced} and {sent} of {MESSAGES} under way");
+        eprintln!("{produced} and {sent} of {MESSAGES} under way");
         assert!(produced < UNDER_WAY && sent < UNDER_WAY, "{measured:?}");
     }
 }

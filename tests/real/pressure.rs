@@ -122,7 +122,7 @@ async fn sends_in_a_stream(to: SocketAddr, body: Bytes) {
 }
 
 fn check(what: &str, kib: i64) {
-    println!("{what}: {kib} KiB more");
+    eprintln!("{what}: {kib} KiB more");
     assert!(kib < BODIES as i64 * MAY_KEEP_KIB, "{what}: {kib} KiB more");
 }
 

@@ -1,4 +1,5 @@
-// An origin for node: says what it got, or answers as the path asks. `origin.js KEEP_ALIVE_MS` prints its port.
+// An origin for node: says what it got, or answers as the path asks. `origin.js IDLE_MS` prints its
+// port, and closes what is idle for so long.
 "use strict";
 
 const crypto = require("crypto");
@@ -84,9 +85,16 @@ const server = http.createServer((request, response) => {
   request.on("data", (part) => parts.push(part));
   request.on("end", () => answer(request, Buffer.concat(parts), response));
 });
-server.keepAliveTimeout = keepAlive;
-// Newer versions wait for longer than they say.
-server.keepAliveTimeoutBuffer = 0;
+// By hand, for some versions of node wait for a second more than they are told.
+server.keepAliveTimeout = keepAlive + 60000;
+server.on("request", (request, response) => {
+  const socket = request.socket;
+  clearTimeout(socket.idle);
+  response.on("finish", () => {
+    clearTimeout(socket.idle);
+    socket.idle = setTimeout(() => socket.destroy(), keepAlive);
+  });
+});
 // Refuses one body unread, takes any other.
 server.on("checkContinue", (request, response) => {
   if (request.url === "/refuses") {
