@@ -17,7 +17,8 @@ up: ## Install what is missing, build, and run Dormouse with the demo applicatio
 
 test: ## Run all tests, those on real Docker and real git too
 	@scripts/install.sh
-	@scripts/tools.sh cargo-nextest promtool
+	@scripts/tools.sh cargo-nextest promtool nginx
+	@scripts/python.sh >/dev/null
 	promtool test rules docs/alerts/dormouse_test.yml
 	scripts/with-docker.sh cargo nextest run --workspace --locked --all-features
 	cargo test --workspace --locked --doc --quiet
@@ -56,7 +57,6 @@ fuzz: ## Feed made-up bytes to whatever reads bytes from outside; SECONDS=3600 f
 
 bench: ## Measure the road, the front and the table (docs/benchmarks.md); FULL=1 for more of everything
 	@scripts/install.sh
-	@scripts/bench-tools.sh
 	scripts/with-docker.sh cargo bench --workspace --locked --bench road -- $(if $(FULL),--full)
 	cargo bench --workspace --locked --bench front -- $(if $(FULL),--full)
 	cargo bench --workspace --locked --bench apply

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what Dormouse and its tests need on a Debian or Ubuntu machine that has Rust: C and C++ compilers, make, cmake, git,
-# slowhttptest and a Docker Engine, and starts the engine where none runs.
+# the clients and servers of others that tests use, and a Docker Engine, and starts the engine where none runs.
 #
 # It tells what it does and asks nothing. It installs only what is missing, and leaves an engine that runs alone. Where
 # it may not act it prints the command for whoever may, and ends with 77.
@@ -48,8 +48,13 @@ missing() {
     # For the zlib-ng that the proxy's compression brings.
     command -v cmake >/dev/null || echo cmake
     command -v git >/dev/null || echo git
-    # For a test: slow clients by a tool of others.
+    # For tests with clients and servers of others (tests/real/). None of these packages starts a server.
     command -v slowhttptest >/dev/null || echo slowhttptest
+    command -v curl >/dev/null || echo curl
+    command -v h2load >/dev/null || echo nghttp2-client
+    command -v apache2 >/dev/null || echo apache2-bin
+    command -v node >/dev/null || echo nodejs
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     [ -n "${DOCKER_HOST:-}" ] || [ "$(engine)" != absent ] || command -v dockerd >/dev/null || echo docker.io
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the named development tools, each in its one pinned version, where that version is not there already.
 #   scripts/tools.sh cargo-nextest cargo-deny cargo-machete
-# And promtool, which checks metrics and alerts, of whatever version Debian or Ubuntu has.
+# And promtool, which checks metrics and alerts, and nginx, of whatever version Debian or Ubuntu has.
 set -eu
 
 version_of() {
@@ -26,30 +26,43 @@ installed() {
 # A tool's build must not fill, or be confused by, the target folder of this project.
 unset CARGO_TARGET_DIR
 
-# Out of the package alone: installed, that would start a server on this machine, and bring a browser's fonts.
-take_promtool() {
-    ! command -v promtool >/dev/null || return 0
-    echo "taking promtool out of the package prometheus" >&2
+# take PROGRAM PACKAGE...
+# Out of the first package alone that has it: installed, each would start a server on this machine.
+take() {
+    program=$1
+    shift
+    PATH=$PATH:/usr/sbin command -v "$program" >/dev/null && return 0
     folder=$(mktemp -d)
     chmod 755 "$folder"
     trap 'rm -rf "$folder"' EXIT
-    if ! (cd "$folder" && apt-get download -qq prometheus >&2); then
-        echo "error: apt-get cannot download the package prometheus, which has promtool" >&2
-        echo "hint: sudo apt-get update, then try again; elsewhere, put promtool into your PATH" >&2
-        exit 69
-    fi
     bin=${CARGO_HOME:-$HOME/.cargo}/bin
     mkdir -p "$bin"
-    dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
-    mv "$folder/usr/bin/promtool" "$bin/promtool"
-    rm -rf "$folder"
+    for package in "$@"; do
+        echo "taking $program out of the package $package" >&2
+        (cd "$folder" && apt-get download -qq "$package" >&2) || continue
+        dpkg-deb --fsys-tarfile "$folder/$package"_*.deb |
+            tar -x -C "$folder" --wildcards "./usr/*bin/$program" 2>/dev/null || continue
+        mv "$folder"/usr/*bin/"$program" "$bin/$program"
+        rm -rf "$folder"
+        return 0
+    done
+    echo "error: apt-get cannot download $program, which should be in the package $1" >&2
+    echo "hint: sudo apt-get update, then try again; elsewhere, put $program into your PATH" >&2
+    exit 69
 }
 
 for tool in "$@"; do
-    if [ "$tool" = promtool ]; then
-        take_promtool
-        continue
-    fi
+    case $tool in
+        promtool)
+            take promtool prometheus
+            continue
+            ;;
+        nginx)
+            # Ubuntu's before 24.04 have the program in packages of several flavours.
+            take nginx nginx nginx-core nginx-light
+            continue
+            ;;
+    esac
     version=$(version_of "$tool")
     if [ "$(installed "$tool")" != "$version" ]; then
         echo "installing $tool $version with cargo (once; takes some minutes)" >&2

@@ -148,7 +148,7 @@ async fn h2load(program: &Program, log: &Path) -> Result<Tally> {
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let output = timeout(ROUND_WITHIN, command.output()).await.map_err(|_| "h2load hangs")?;
-    let output = output.map_err(|error| format!("h2load: {error}; scripts/bench-tools.sh installs it"))?;
+    let output = output.map_err(|error| format!("h2load: {error}; scripts/install.sh installs it"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     let mut tally = Tally::default();
     // A line for each request that was answered: when it began (µs), its status, how long it took (µs).

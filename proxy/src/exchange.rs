@@ -292,6 +292,9 @@ impl Drop for Exchange {
         if self.refused.is_none() && self.wire.given_up.load(Ordering::Relaxed) {
             self.record.ended_by = EndedBy::Client;
         }
+        if self.refused.is_none() && self.wire.unwanted.load(Ordering::Relaxed) {
+            self.record.ended_by = EndedBy::Instance;
+        }
         let total = self.began.elapsed();
         self.record.bytes_in = self.wire.received.load(Ordering::Relaxed);
         self.record.bytes_out = self.wire.sent.load(Ordering::Relaxed);

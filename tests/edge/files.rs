@@ -1,7 +1,6 @@
 //! What the files say is served; what is wrong in them is told, and changes nothing.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -12,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+pub(crate) use crate::program::issue;
 use crate::program::{Edge, folder, get, origin, refused, replace, write_table};
 
 #[tokio::test]
@@ -207,15 +207,6 @@ async fn told_to_stop_it_ends_well_and_at_once_when_nothing_runs() {
         edge.signal(signal).await;
         assert!(edge.ended().await.success());
     }
-}
-
-/// A certificate that signs itself, as `NAME.pem` and `NAME.key`; returns the key.
-pub(crate) fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
-    let made = rcgen::generate_simple_self_signed(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-    let key = made.signing_key.serialize_pem();
-    replace(&folder.join(name).with_extension("pem"), &made.cert.pem());
-    replace(&folder.join(name).with_extension("key"), &key);
-    key
 }
 
 /// One request of a client that trusts nothing but that file.

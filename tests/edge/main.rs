@@ -17,4 +17,3 @@ mod speaker;
 mod tls;
 mod upgrade;
 mod upgrade_fails;
-mod websocket_cases;

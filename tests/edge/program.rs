@@ -49,6 +49,15 @@ pub(crate) fn replace(path: &Path, text: &str) {
     fs::rename(&beside, path).unwrap();
 }
 
+/// A certificate that signs itself, as `NAME.pem` and `NAME.key`; returns the key.
+pub(crate) fn issue(folder: &Path, name: &str, hosts: &[&str]) -> String {
+    let made = rcgen::generate_simple_self_signed(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    let key = made.signing_key.serialize_pem();
+    replace(&folder.join(name).with_extension("pem"), &made.cert.pem());
+    replace(&folder.join(name).with_extension("key"), &key);
+    key
+}
+
 /// The command that serves the table of a folder, with more words.
 pub(crate) fn command(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);

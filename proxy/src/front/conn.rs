@@ -67,12 +67,16 @@ pub(crate) struct Wire {
     pub(crate) streams: AtomicBool,
     /// The client gave up before it was answered.
     pub(crate) given_up: AtomicBool,
-    /// The request's body was received to its end; said of HTTP/2 streams only.
+    /// The request's body was received to its end; like the next four, said of HTTP/2 streams only.
     pub(crate) whole: AtomicBool,
     /// There is an instance that takes the request.
     pub(crate) connected: AtomicBool,
     /// The answer was begun.
     pub(crate) answered: AtomicBool,
+    /// The end of the answer was handed over.
+    pub(crate) ended: AtomicBool,
+    /// The answer was taken, and the rest of the request's body is not waited for.
+    pub(crate) unwanted: AtomicBool,
     /// The client does not read what it is sent, or too slowly: nobody waits until the system has sent the rest.
     pub(crate) stuck: AtomicBool,
     /// Something that was written waits for the client to read.

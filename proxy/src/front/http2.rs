@@ -357,6 +357,7 @@ async fn carry(
         () = takes_too_slowly(wire, taking.as_deref(), limits) => {}
         () = stands_still(silence, wire, taking.as_deref()) => {}
         () = falls_asleep(wire) => {}
+        () = stopped(wire, taking.as_deref(), limits), if body == StreamBody::Follows => {}
     }
     if wire.given_up.load(Ordering::Relaxed) { Ended::GivenUp } else { Ended::Served }
 }
@@ -386,6 +387,27 @@ async fn too_slow(wire: &Wire, limits: &Limits) {
         before = now;
     }
     wire.slow.store(true, Ordering::Relaxed);
+}
+
+/// Resolves when all of the answer was taken, and the rest of the request's body does not come any more: nobody waits for it, and
+/// some clients (curl 7.88) never send it. The codec then says that it is not wanted, by a reset without an error (RFC 9113
+/// section 8.1). What still comes goes on to the instance.
+async fn stopped(wire: &Wire, taking: Option<&Taking>, limits: &Limits) {
+    // A call has none: its client hears its end in trailers, and has nothing more to say.
+    let Some(taking) = taking else { return pending().await };
+    let mut before = None;
+    loop {
+        sleep(limits.linger).await;
+        if wire.whole.load(Ordering::Relaxed) {
+            return pending().await;
+        }
+        let is_over = wire.ended.load(Ordering::Relaxed) && taking.is_all_taken();
+        let now = is_over.then(|| wire.received.load(Ordering::Relaxed));
+        if now.is_some() && now == before {
+            return wire.unwanted.store(true, Ordering::Relaxed);
+        }
+        before = now;
+    }
 }
 
 /// Resolves when the client takes its answer more slowly than the least rate, and says so.

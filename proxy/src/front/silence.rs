@@ -71,7 +71,7 @@ async fn watch(silence: &Silence, wire: &Wire, taking: Option<&Taking>) {
             return pending().await;
         }
         let now = Instant::now();
-        let is_taken = !wire.full.load(Ordering::Relaxed) && taking.is_none_or(|taking| !taking.is_awaited());
+        let is_taken = !wire.full.load(Ordering::Relaxed) && taking.is_none_or(Taking::is_all_taken);
         look = match silence.until() {
             Some(until) if until > now => until,
             Some(_) if is_taken => break,

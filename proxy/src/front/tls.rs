@@ -117,11 +117,11 @@ fn provider() -> CryptoProvider {
     CryptoProvider { kx_groups: std::iter::once(kx_group::X25519MLKEM768).chain(others).collect(), ..provider }
 }
 
-/// What is offered by ALPN, the best first. Certificates by `acme-tls/1` (RFC 8737) would be one more, with a resolver of its own.
+/// What is offered by ALPN, the best first; clients that speak HTTP/1.0 may offer nothing else (`curl --http1.0`). Certificates by `acme-tls/1` (RFC 8737) would be one more, with a resolver of its own.
 fn protocols(http2: Http2) -> Vec<Vec<u8>> {
     let protocols: &[&[u8]] = match http2 {
-        Http2::On => &[b"h2", b"http/1.1"],
-        Http2::Off => &[b"http/1.1"],
+        Http2::On => &[b"h2", b"http/1.1", b"http/1.0"],
+        Http2::Off => &[b"http/1.1", b"http/1.0"],
     };
     protocols.iter().map(|name| name.to_vec()).collect()
 }

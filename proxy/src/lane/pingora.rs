@@ -222,6 +222,9 @@ impl ProxyHttp for Lane {
         }
         response::for_client(session, response, exchange)?;
         lasting::begin(response, exchange);
+        if response::has_no_body(session, response) {
+            exchange.wire.ended.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -245,6 +248,9 @@ impl ProxyHttp for Lane {
         }
         compress::part(exchange, body, end)?;
         sending(exchange, body);
+        if end {
+            exchange.wire.ended.store(true, Ordering::Relaxed);
+        }
         Ok(None)
     }
 

@@ -40,6 +40,13 @@ fn is_websocket(response: &ResponseHeader) -> bool {
     upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(b"websocket"))
 }
 
+/// Whether the head is all of an answer.
+pub(super) fn has_no_body(session: &Session, response: &ResponseHeader) -> bool {
+    let is_empty = || response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let status = response.status.as_u16();
+    status >= 200 && (session.req_header().method == http::Method::HEAD || matches!(status, 204 | 304) || is_empty())
+}
+
 /// Has a head say what the client is told beside the instance's words, which the rule may change before.
 pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
     if session.req_header().version == http::Version::HTTP_10

@@ -54,6 +54,11 @@ async fn what_clients_send_in_any_protocol_reaches_the_instance() {
     let answer = client.send(http2::request(Method::PUT, "a.example", "/x"), &large).await.expect("an answer");
     assert_eq!((answer.status, answer.body.len(), answer.field("x-method")), (200, large.len(), Some("PUT")));
     assert_eq!(answer.field("x-authority"), Some("a.example"));
+    // Without it, servers of gRPC refuse a call.
+    let mut request = http2::request(Method::POST, "a.example", "/x");
+    request.headers_mut().insert("te", "trailers".parse().expect("a value"));
+    let answer = client.send(request, b"").await.expect("an answer");
+    assert_eq!(answer.field("x-te"), Some("trailers"));
     assert!(origin.connections() <= 2, "at most one of each worker");
     world.stop().await;
 }

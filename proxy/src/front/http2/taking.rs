@@ -58,9 +58,9 @@ impl Taking {
         if state.slow { Err(TooSlow) } else { Ok(()) }
     }
 
-    /// Whether something waits for the client.
-    pub(crate) fn is_awaited(&self) -> bool {
-        !self.state().under_way.is_empty()
+    /// Whether nothing is under way.
+    pub(crate) fn is_all_taken(&self) -> bool {
+        self.state().under_way.is_empty()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

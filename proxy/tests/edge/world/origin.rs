@@ -31,7 +31,7 @@ const TRICKLE: Duration = Duration::from_millis(10);
 pub(crate) struct Seen {
     requests: Mutex<Vec<Request>>,
     connections: AtomicUsize,
-    /// What `/raw` and `/raw-end` answer.
+    /// What `/raw` and its like answer.
     script: Mutex<Vec<u8>>,
     /// Bytes that were left over when a connection ended: no request at all.
     junk: Mutex<Vec<u8>>,
@@ -239,6 +239,18 @@ async fn connection(client: &mut Client<TcpStream>, name: &'static str, seen: Ar
                 client.send(&script[at + 4..]).await;
             }
             "/raw-end" => return client.send(script(&seen)).await,
+            "/raw-reset" => {
+                client.send(script(&seen)).await;
+                let socket = socket2::SockRef::from(&client.stream);
+                return socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
+            }
+            // Says that nothing more comes, and stays.
+            "/raw-half" => {
+                client.send(script(&seen)).await;
+                client.finish().await;
+                while client.head().await.is_some() {}
+                return;
+            }
             "/raw-late" => {
                 client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())).await;
                 let Ok(go) = seen.go.acquire().await else { return };

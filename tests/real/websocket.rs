@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -15,9 +15,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::program::{Edge, replace, soon};
+use crate::world::part::{beside, python};
 
-/// What speaks to it, and what it speaks to.
-const PACKAGES: [&str; 2] = ["kosoku==0.1.0", "websockets==17.4"];
+/// What is asked of it.
 const CASES: [&str; 11] = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*", "12.*.3", "13.*.3"];
 const LEFT_OUT: [&str; 4] = ["9.3.1", "9.3.2", "9.4.1", "9.4.2"];
 /// How many there are, at least.
@@ -28,13 +28,12 @@ type Verdict = (String, String, Value);
 
 #[tokio::test]
 async fn p60_each_case_has_the_same_verdict_through_the_edge() {
-    let bin = packages().await.join("bin");
-    let (_server, direct) = echo(&bin).await;
+    let (_server, direct) = echo().await;
     let folder = tempfile::tempdir().unwrap();
     replace(&folder.path().join("table.json"), &json!({"routes": [{"host": "*", "endpoints": [direct]}]}).to_string());
     let edge = Edge::start(folder).await;
-    let through = verdicts(&bin, edge.address("http"), &edge.path("through")).await;
-    let direct = verdicts(&bin, direct, &edge.path("direct")).await;
+    let through = verdicts(edge.address("http"), &edge.path("through")).await;
+    let direct = verdicts(direct, &edge.path("direct")).await;
     assert!(direct.len() >= CASES_LEAST, "{}", direct.len());
     let good = direct.values().filter(|verdict| verdict.0 == "OK").count();
     assert!(good > direct.len() * 9 / 10, "the server itself is good: {direct:?}");
@@ -44,18 +43,10 @@ async fn p60_each_case_has_the_same_verdict_through_the_edge() {
     assert_eq!(through.len(), direct.len());
 }
 
-async fn packages() -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/python.sh");
-    let said = Command::new(script).args(PACKAGES).stderr(Stdio::inherit()).output().await.unwrap();
-    assert!(said.status.success());
-    PathBuf::from(String::from_utf8(said.stdout).unwrap().trim())
-}
-
 /// The server, and where it is.
-async fn echo(bin: &Path) -> (Child, SocketAddr) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/edge/websocket_cases/echo.py");
-    let mut command = Command::new(bin.join("python"));
-    command.arg(script).stdout(Stdio::piped()).kill_on_drop(true);
+async fn echo() -> (Child, SocketAddr) {
+    let mut command = Command::from(python("python"));
+    command.arg(beside("python/websocket_echo.py")).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     soon("its port", BufReader::new(child.stdout.take().unwrap()).read_line(&mut line)).await.unwrap();
@@ -63,8 +54,8 @@ async fn echo(bin: &Path) -> (Child, SocketAddr) {
 }
 
 /// Runs the cases at an address.
-async fn verdicts(bin: &Path, at: SocketAddr, reports: &Path) -> BTreeMap<String, Verdict> {
-    let mut command = Command::new(bin.join("kosoku"));
+async fn verdicts(at: SocketAddr, reports: &Path) -> BTreeMap<String, Verdict> {
+    let mut command = Command::from(python("kosoku"));
     command.arg(at.to_string()).args(["--parallelism", "4", "--outdir"]).arg(reports).kill_on_drop(true);
     command.args(CASES.iter().flat_map(|cases| ["--include", cases]));
     command.args(LEFT_OUT.iter().flat_map(|case| ["--exclude", case]));
