@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -368,16 +369,18 @@ async fn until_closed<T>(edge: &Edge, wire: &Wire, carried: impl Future<Output =
 }
 
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.
-async fn linger(transport: Option<Transport>, worker: &Worker) {
-    let Some(transport) = transport else { return };
+async fn linger(returned: Option<(Transport, BytesMut)>, worker: &Worker) {
+    let Some((transport, unsent)) = returned else { return };
     let read_on = async {
         let mut rest = [0; 1024];
         match transport {
             Transport::Plain(mut stream) => {
+                stream.write_all(&unsent).await?;
                 stream.shutdown().await?;
                 while stream.read(&mut rest).await? > 0 {}
             }
             Transport::Tls(mut stream) => {
+                stream.write_all(&unsent).await?;
                 stream.shutdown().await?;
                 while stream.read(&mut rest).await? > 0 {}
             }
