@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
@@ -47,7 +48,7 @@ use gate::Gate;
 use head::{Head, Kind, Version};
 use silence::stands_still;
 use tls::{Agreed, Offered};
-use until_closed::{FAREWELL, until_closed};
+use until_closed::until_closed;
 
 /// Policies by which one request is checked, one after the other, while it waits.
 const POLICIES_MAX: usize = 8;
@@ -337,40 +338,25 @@ async fn carry(worker: &Worker, mut conn: Box<Conn>, head: &Head, mut exchange: 
             Next::Gone
         }
         None => {
-            let mut transport = wire.take_back();
-            if wire.unsaid.load(Ordering::Relaxed) {
-                say(&mut transport, &websocket::CLOSE).await;
-            }
-            linger(transport, worker).await;
+            linger(wire.take_back(), worker).await;
             Next::Gone
         }
     }
 }
 
-/// Says a last word, if it goes at once.
-async fn say(transport: &mut Option<Transport>, word: &[u8]) {
-    let said = async {
-        match transport {
-            Some(Transport::Plain(stream)) => stream.write_all(word).await,
-            Some(Transport::Tls(stream)) => stream.write_all(word).await,
-            None => Ok(()),
-        }
-    };
-    // Whoever takes nothing is closed without.
-    let _ = timeout(FAREWELL, said).await;
-}
-
 /// Closes a connection so that its client gets to read the answer: a close with unread bytes would reset it.
-async fn linger(transport: Option<Transport>, worker: &Worker) {
-    let Some(transport) = transport else { return };
+async fn linger(returned: Option<(Transport, BytesMut)>, worker: &Worker) {
+    let Some((transport, unsent)) = returned else { return };
     let read_on = async {
         let mut rest = [0; 1024];
         match transport {
             Transport::Plain(mut stream) => {
+                stream.write_all(&unsent).await?;
                 stream.shutdown().await?;
                 while stream.read(&mut rest).await? > 0 {}
             }
             Transport::Tls(mut stream) => {
+                stream.write_all(&unsent).await?;
                 stream.shutdown().await?;
                 while stream.read(&mut rest).await? > 0 {}
             }

@@ -59,8 +59,6 @@ pub(crate) struct Wire {
     pub(crate) websocket: AtomicBool,
     /// The edge ends the tunnel: each side is told, and nothing begins any more.
     pub(crate) leaving: AtomicBool,
-    /// The client was not told that yet, and can be.
-    pub(crate) unsaid: AtomicBool,
     /// The instance takes too long to answer a request for an upgrade.
     pub(crate) late: AtomicBool,
     /// The answer is an event stream.
@@ -89,9 +87,9 @@ pub(crate) struct Wire {
     pub(crate) received: AtomicU64,
     /// Of the current response.
     pub(crate) sent: AtomicU64,
-    returned: Mutex<Option<Transport>>,
     /// What the answer has become, if that may last for ever.
     lasting: Mutex<Option<Arc<Lasting>>>,
+    returned: Mutex<Option<(Transport, BytesMut)>>,
 }
 
 /// See the module.
@@ -214,9 +212,9 @@ impl Conn {
         self.fence.is_over()
     }
 
-    /// The transport, of a connection that was not lent away.
-    pub(crate) fn into_transport(mut self) -> Option<Transport> {
-        self.transport.take()
+    /// The transport, of a connection that was not lent away, and what is still to be written.
+    pub(crate) fn into_transport(mut self) -> Option<(Transport, BytesMut)> {
+        Some((self.transport.take()?, std::mem::take(&mut self.gathered)))
     }
 
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -427,8 +425,8 @@ impl AsyncWrite for Conn {
 impl Drop for Conn {
     fn drop(&mut self) {
         self.leave_unsaid();
-        let transport = self.transport.take();
-        *self.wire.returned.lock().unwrap_or_else(PoisonError::into_inner) = transport;
+        let returned = self.transport.take().map(|transport| (transport, std::mem::take(&mut self.gathered)));
+        *self.wire.returned.lock().unwrap_or_else(PoisonError::into_inner) = returned;
     }
 }
 
@@ -463,7 +461,7 @@ impl Wire {
     /// Ends a connection whose answer broke off: by a reset, or without the end that TLS would say; and one that is stuck, whose
     /// answer the system would otherwise keep for as long as the client likes.
     pub(crate) fn reset(&self) {
-        let transport = self.take_back();
+        let transport = self.take_back().map(|(transport, _)| transport);
         let stream = match &transport {
             Some(Transport::Plain(Stream::Tcp(stream))) => stream,
             Some(Transport::Tls(stream)) if self.stuck.load(Ordering::Relaxed) => match stream.get_ref().0 {
@@ -476,8 +474,9 @@ impl Wire {
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
 
-    /// The transport of a connection whose borrower dropped it.
-    pub(crate) fn take_back(&self) -> Option<Transport> {
+    /// The transport of a connection whose borrower dropped it, and what was still to be written: a borrower that was cut off
+    /// did not say so.
+    pub(crate) fn take_back(&self) -> Option<(Transport, BytesMut)> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -20,7 +20,7 @@ use crate::drain;
 use crate::edge::Edge;
 
 /// How long both sides of a tunnel that is ended have to end the frame that they are in, and to answer.
-pub(super) const FAREWELL: Duration = Duration::from_secs(3);
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What a request is, as far as is known.
 #[derive(Clone, Copy, PartialEq)]

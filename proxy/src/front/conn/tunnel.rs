@@ -138,9 +138,8 @@ impl Conn {
     /// Leaves what the client still has to be told to whoever closes the connection.
     pub(super) fn leave_unsaid(&mut self) {
         let Some(mut open) = self.tunnel.take() else { return };
-        if self.wire.leaving.load(Ordering::Relaxed) && self.gathered.is_empty() {
+        if self.wire.leaving.load(Ordering::Relaxed) {
             self.close_client(&mut open);
-            self.wire.unsaid.store(!self.gathered.is_empty(), Ordering::Relaxed);
         }
     }
 }
