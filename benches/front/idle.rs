@@ -33,6 +33,8 @@ pub(crate) enum Speech {
     Plain,
     Tls,
     Http2,
+    /// A tunnel that nothing goes through: both sides of it count.
+    WebSocket,
 }
 
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin {}
@@ -44,7 +46,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 pub(crate) async fn run(stage: &Stage) -> Result<()> {
     let held = HELD.min(gauge::descriptors()?.saturating_sub(200) / 2);
     println!("\n{:58} {:>9}", format!("memory of an idle connection, KiB ({held} of them)"), "each");
-    for (name, speech) in [("plain", Speech::Plain), ("TLS", Speech::Tls), ("HTTP/2 over TLS", Speech::Http2)] {
+    for (name, speech) in [
+        ("plain", Speech::Plain),
+        ("TLS", Speech::Tls),
+        ("HTTP/2 over TLS", Speech::Http2),
+        ("WebSocket", Speech::WebSocket),
+    ] {
         for who in [Who::Bare, Who::Dormouse] {
             let rival = stage.rival(who).await?;
             let each = held_by(&rival, speech, held).await?;
@@ -83,6 +90,7 @@ async fn one(rival: &Rival, speech: Speech, config: &Arc<ClientConfig>) -> Resul
         Speech::Plain => http1(TcpStream::connect(rival.http).await?).await,
         Speech::Tls => http1(tls(rival.https, config).await?).await,
         Speech::Http2 => http2(tls(rival.https, config).await?).await,
+        Speech::WebSocket => websocket(TcpStream::connect(rival.http).await?).await,
     }
 }
 
@@ -100,6 +108,18 @@ async fn http1(mut stream: impl Io + 'static) -> Result<Box<dyn Io>> {
         }
     }
     Ok(Box::new(stream))
+}
+
+async fn websocket(mut stream: impl Io + 'static) -> Result<Box<dyn Io>> {
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket";
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n\r\n").as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err("a connection ended".into());
+        }
+    }
+    if head.starts_with(b"HTTP/1.1 101") { Ok(Box::new(stream)) } else { Err("no tunnel".into()) }
 }
 
 /// One stream, in frames made by hand (RFC 9113 section 4.1, RFC 7541 appendix A).

@@ -15,6 +15,10 @@ pub(crate) const BODY: &[u8] = b"Hello, world!";
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
+/// What only a request for an upgrade has, and what it is answered.
+const UPGRADE: (&[u8], &[u8]) =
+    (b"websocket", b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+
 /// What begins a request for a large answer, and how large it is.
 const LARGE: (&[u8], usize) = (b"GET /large", 1 << 20);
 
@@ -47,6 +51,8 @@ async fn answer(mut stream: TcpStream) {
         }
         let written = if request.starts_with(LARGE.0) {
             stream.write_all(&large()).await
+        } else if request.windows(UPGRADE.0.len()).any(|some| some.eq_ignore_ascii_case(UPGRADE.0)) {
+            stream.write_all(UPGRADE.1).await
         } else {
             stream.write_all(ANSWER).await
         };

@@ -76,9 +76,9 @@ pub enum Probe {
 /// What edges say of an environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
-    /// Somebody waits for it, or was just refused because it failed.
+    /// Somebody waits for it, or was just refused because it failed, or says something on a stream while it is to sleep.
     pub wanted: bool,
-    /// When the last request ended; `now` while one runs.
+    /// When the last request ended, or a stream that may last for ever had data; `now` while another request runs.
     pub last_active_at: Millis,
     /// Every edge holds its requests, and none is in flight.
     pub drained: bool,

@@ -4,6 +4,7 @@
 //! bytes, and then nothing more, but still learns that the client left. When Pingora drops it, the transport comes back to
 //! the front through [`Wire`], for an orderly close. Idle it holds no buffer.
 
+mod asked;
 mod tunnel;
 
 use std::future::Future;
@@ -16,12 +17,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
-};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
@@ -57,8 +54,8 @@ pub(crate) struct Wire {
     pub(crate) slow: AtomicBool,
     /// The 101 was one of a WebSocket, which is followed frame by frame.
     pub(crate) websocket: AtomicBool,
-    /// The edge ends the tunnel: each side is told, and nothing begins any more.
-    pub(crate) leaving: AtomicBool,
+    /// The edge ends the tunnel: each side is told, and no frame begins any more.
+    pub(crate) farewell: AtomicBool,
     /// The instance takes too long to answer a request for an upgrade.
     pub(crate) late: AtomicBool,
     /// The answer is an event stream.
@@ -485,40 +482,3 @@ impl Wire {
 trait Io: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
-
-#[async_trait::async_trait]
-impl Shutdown for Conn {
-    async fn shutdown(&mut self) {
-        // A client that is gone already is no failure of a close.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for Conn {
-    fn id(&self) -> UniqueIDType {
-        0
-    }
-}
-
-impl Ssl for Conn {}
-
-impl GetTimingDigest for Conn {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Conn {
-    fn get_proxy_digest(&self) -> Option<Arc<pingora::protocols::raw_connect::ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Conn {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-
-#[async_trait::async_trait]
-impl Peek for Conn {}

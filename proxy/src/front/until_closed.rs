@@ -112,7 +112,7 @@ async fn tunnel(edge: &Edge, wire: &Wire, idle: Duration) {
         () = sleeps(wire) => {}
         () = still => {}
     }
-    wire.leaving.store(true, Ordering::Relaxed);
+    wire.farewell.store(true, Ordering::Relaxed);
     // The connection is looked at once more, and says what is to be said.
     yield_now().await;
     sleep(FAREWELL).await;

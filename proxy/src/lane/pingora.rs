@@ -307,7 +307,7 @@ impl ProxyHttp for Lane {
             silence.over();
         }
         exchange.record.status = session.response_written().map_or(0, |response| response.status.as_u16());
-        if error.is_none() && exchange.refused.is_none() && !exchange.wire.leaving.load(Ordering::Relaxed) {
+        if error.is_none() && exchange.refused.is_none() && !exchange.wire.farewell.load(Ordering::Relaxed) {
             exchange.record.ended_by = EndedBy::Instance;
         }
     }

@@ -43,8 +43,8 @@ impl Conn {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let leaving = self.wire.leaving.load(Ordering::Relaxed);
-        if leaving {
+        let farewell = self.wire.farewell.load(Ordering::Relaxed);
+        if farewell {
             self.close_client(open);
             // Whoever does not take it is ended without; a failure shows in what is tried next.
             let _ = self.poll_flushed(context);
@@ -72,7 +72,7 @@ impl Conn {
             self.leaving = Some(end);
             return polled;
         }
-        if leaving {
+        if farewell {
             let rest = open.tunnel.to_instance.rest(&buffer.filled()[before..]);
             buffer.set_filled(before + rest);
         }
@@ -94,7 +94,7 @@ impl Conn {
             return Poll::Ready(Ok(count));
         }
         let mut part = bytes;
-        if self.wire.leaving.load(Ordering::Relaxed) {
+        if self.wire.farewell.load(Ordering::Relaxed) {
             part = &bytes[..open.tunnel.to_client.rest(bytes)];
             if part.is_empty() {
                 self.close_client(open);
@@ -138,7 +138,7 @@ impl Conn {
     /// Leaves what the client still has to be told to whoever closes the connection.
     pub(super) fn leave_unsaid(&mut self) {
         let Some(mut open) = self.tunnel.take() else { return };
-        if self.wire.leaving.load(Ordering::Relaxed) {
+        if self.wire.farewell.load(Ordering::Relaxed) {
             self.close_client(&mut open);
         }
     }
