@@ -124,6 +124,8 @@ pub struct Limits {
     pub pooled_idle: Duration,
     /// Idle connections to instances that one worker keeps.
     pub pooled: usize,
+    /// Answers that one worker compresses at a time, each with up to 850 KiB; more go out as they are.
+    pub compressed: u32,
     /// How long a request is held for its environment to wake; then 503.
     pub hold: Duration,
     /// The same for a browser's navigation, which then gets the waking page.
@@ -184,6 +186,7 @@ impl Default for Limits {
             eject_max: seconds(300),
             pooled_idle: seconds(4),
             pooled: 1024,
+            compressed: 128,
             hold: seconds(60),
             hold_navigation: seconds(3),
             waiters_per_environment: 1000,

@@ -1,6 +1,7 @@
 //! What every part of a running proxy shares.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use tokio::sync::watch;
 
@@ -30,6 +31,8 @@ pub(crate) struct Edge {
     /// What its thread alone counts in.
     pub(crate) tally: Arc<Tally>,
     pub(crate) dice: Dice,
+    /// Answers that its thread compresses now.
+    pub(crate) compressing: AtomicU32,
     /// What all connections may take.
     pub(crate) budget: Arc<Budget>,
     /// What is let go when all of it is too much.

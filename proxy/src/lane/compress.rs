@@ -4,6 +4,9 @@
 //! Called by the lane for the head that a client gets, for each part of the body, and at its end. An answer that breaks off
 //! never gets an end here.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use dormouse_link::policy::Coding;
 use http::header::{self, HeaderName};
@@ -12,7 +15,9 @@ use pingora::prelude::*;
 use pingora::{ErrorType, OrErr};
 
 use super::encoder::Encoder;
+use crate::count::enter;
 use crate::decide::compress::{Asked, Verdict, has_token, is_had_as_weak, members, verdict, weak};
+use crate::edge::Edge;
 use crate::exchange::Exchange;
 
 /// What is true of an answer as its instance sent it only: digests are of encoded bytes (RFC 9530 section 2 and 3).
@@ -25,8 +30,28 @@ const OF_OTHER_BYTES: [HeaderName; 6] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// An answer that is being compressed.
-pub(crate) struct Compressing(Encoder);
+/// An answer that is being compressed; it counts among those of its worker until it is dropped.
+pub(crate) struct Compressing {
+    encoder: Encoder,
+    edge: Arc<Edge>,
+}
+
+impl Compressing {
+    /// Begins, unless as many are under way as there may be.
+    fn begin(coding: Coding, edge: &Arc<Edge>) -> Result<Option<Box<Self>>> {
+        let encoder = Encoder::new(coding).or_err(ErrorType::InternalError, "no encoder")?;
+        if enter(&edge.compressing, edge.limits.compressed).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Self { encoder, edge: Arc::clone(edge) })))
+    }
+}
+
+impl Drop for Compressing {
+    fn drop(&mut self) {
+        self.edge.compressing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// Has a final head say how its body comes, and begins to compress that.
 pub(super) fn head(request: &RequestHeader, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
@@ -37,22 +62,22 @@ pub(super) fn head(request: &RequestHeader, response: &mut ResponseHeader, excha
         Verdict::Untouched if response.status == 304 => still_good(request, response),
         Verdict::Untouched => Ok(()),
         Verdict::Plain => vary(response),
+        Verdict::Compressed(coding) if request.method == http::Method::HEAD => rewrite(response, coding),
         Verdict::Compressed(coding) => {
-            rewrite(response, coding)?;
-            if request.method != http::Method::HEAD {
-                response.set_version(http::Version::HTTP_11);
-                response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-                let encoder = Encoder::new(coding).or_err(ErrorType::InternalError, "no encoder")?;
-                exchange.compressing = Some(Box::new(Compressing(encoder)));
+            exchange.compressing = Compressing::begin(coding, &exchange.edge)?;
+            if exchange.compressing.is_none() {
+                return vary(response);
             }
-            Ok(())
+            response.set_version(http::Version::HTTP_11);
+            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+            rewrite(response, coding)
         }
     }
 }
 
 /// Compresses a part of a body, or its end, if its answer is compressed.
 pub(super) fn part(exchange: &mut Exchange, body: &mut Option<Bytes>, end: bool) -> Result<()> {
-    let Some(Compressing(encoder)) = exchange.compressing.as_deref_mut() else { return Ok(()) };
+    let Some(Compressing { encoder, .. }) = exchange.compressing.as_deref_mut() else { return Ok(()) };
     let part = body.take().unwrap_or_default();
     let encoded = match (part.is_empty(), end) {
         (_, true) => encoder.end(&part),

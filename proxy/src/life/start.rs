@@ -1,6 +1,7 @@
 //! The begin of a proxy: every address is bound or adopted, then every thread started; or nothing is.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use dormouse_link::{Report, Update};
 use tokio::sync::{mpsc, watch};
@@ -79,6 +80,7 @@ pub(super) fn start(
             metrics: Arc::clone(&metrics),
             tally: metrics.tally(worker),
             dice: Dice::default(),
+            compressing: AtomicU32::new(0),
             budget: Arc::clone(&budget),
             overload: Arc::clone(&overload),
             balance: Arc::clone(&balance),

@@ -219,6 +219,31 @@ async fn p61_a_part_of_a_page_can_be_read_before_the_next_one_is_sent() {
     world.stop().await;
 }
 
+#[tokio::test]
+async fn beyond_those_that_may_be_compressed_at_a_time_answers_go_out_as_they_are() {
+    let mut world = World::with(|config| (config.workers, config.limits.compressed) = (1, 1)).await;
+    let origin = Origin::start("one").await;
+    world.publish([route(HOST), under(POLICY, ready(HOST, 1, &[&origin]))]).await;
+    origin.say(format!("{HTML}Transfer-Encoding: chunked\r\n\r\n5\r\nfirstHALF\r\n6\r\nsecond\r\n0\r\n\r\n"));
+    let (mut first, mut second) = (world.client().await, world.client().await);
+    let ask = format!("GET /raw-halves HTTP/1.1\r\nHost: {HOST}\r\nAccept-Encoding: gzip\r\n\r\n");
+    first.send(&ask).await;
+    assert!(first.head().await.expect("a head").to_ascii_lowercase().contains("content-encoding: gzip"));
+    second.send(&ask).await;
+    let head = second.head().await.expect("a head").to_ascii_lowercase();
+    assert!(!head.contains("content-encoding") && head.contains("vary: accept-encoding"), "{head}");
+    assert_eq!(chunk(&mut second).await.as_deref(), Some(&b"first"[..]));
+    // Whose answer has ended makes place.
+    origin.go();
+    origin.go();
+    for client in [&mut first, &mut second] {
+        while soon("a chunk", chunk(client)).await.is_some() {}
+    }
+    first.send(&ask).await;
+    assert!(first.head().await.expect("a head").to_ascii_lowercase().contains("content-encoding: gzip"));
+    world.stop().await;
+}
+
 /// One chunk of a body; nothing at its end.
 async fn chunk(client: &mut Client) -> Option<Vec<u8>> {
     let size = usize::from_str_radix(client.until(b"\r\n").await?.trim(), 16).expect("a chunk size");

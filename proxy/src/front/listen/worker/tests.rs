@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::access::{AccessLog, Owner};
@@ -36,6 +37,7 @@ fn edge(ready: &watch::Sender<bool>, stopping: &watch::Sender<bool>, balance: &A
         tally: metrics.tally(0),
         metrics,
         dice: Dice::default(),
+        compressing: AtomicU32::new(0),
         quiet: Arc::new(Quiet::default()),
         verifier: Arc::new(Verifier::new(1).expect("there is randomness")),
         asker: Asker::new(),
