@@ -113,6 +113,14 @@ pub(crate) async fn streams(phase: &watch::Receiver<Phase>, dice: &Dice) {
     turn(phase, dice, |drain| drain.streams).await;
 }
 
+/// How long what is told to end now has for that: `most`, or half of what is left until it is cut off.
+pub(crate) fn farewell(phase: &watch::Receiver<Phase>, most: Duration) -> Duration {
+    match phase.borrow().ending() {
+        Some((since, drain)) => most.min((since + drain.deadline).saturating_duration_since(Instant::now()) / 2),
+        None => most,
+    }
+}
+
 fn turn<'a>(
     phase: &watch::Receiver<Phase>,
     dice: &'a Dice,
@@ -183,6 +191,18 @@ mod tests {
         assert!(silent[0] >= FIRST_REQUEST && silent[199] <= FIRST_REQUEST * 2, "a first request may be on its way");
         let relaxed = turns_of(Drain::handed_over(MINUTE), Before::Answers).await;
         assert!(relaxed[0] >= Duration::from_secs(15) && relaxed[199] <= Duration::from_secs(31));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_told_to_end_has_no_longer_than_until_it_would_be_cut_off() {
+        let three = Duration::from_secs(3);
+        let (_told, phase) = watch::channel(Phase::Ending(Instant::now(), Drain::stop(MINUTE)));
+        assert_eq!(farewell(&phase, three), three);
+        tokio::time::sleep(Duration::from_secs(58)).await;
+        assert_eq!(farewell(&phase, three), Duration::from_secs(1));
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(farewell(&phase, three), Duration::ZERO);
+        assert_eq!(farewell(&watch::channel(Phase::Serving).1, three), three);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::load::{Answer, UPGRADE, ask, head};
+use crate::load::{Answer, GOING_AWAY, UPGRADE, ask, head};
 use crate::program::{Edge, folder, get, origin, soon};
 use crate::speaker::{NoAnswer, Speaker};
 
@@ -58,8 +58,9 @@ async fn upgraded_connections_are_closed_one_by_one() {
         socket.write_all(UPGRADE.as_bytes()).await.unwrap();
         assert!(head(&mut socket).await.unwrap().starts_with("HTTP/1.1 101"));
         sockets.spawn(async move {
-            let end = soon("its end", socket.read(&mut [0; 1])).await;
-            assert_eq!(end.unwrap(), 0, "closed, and not reset");
+            let mut last = Vec::new();
+            soon("its end", socket.read_to_end(&mut last)).await.expect("closed, and not reset");
+            assert_eq!(last, GOING_AWAY);
             Instant::now()
         });
     }

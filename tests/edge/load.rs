@@ -17,6 +17,10 @@ use tokio::time::{Instant, sleep};
 use crate::program::{PATIENCE, soon};
 use crate::speaker::{NoAnswer, Speaker};
 
+/// A frame of a WebSocket, and how it goes away.
+pub(crate) const HELLO: [u8; 7] = [0x81, 5, b'h', b'e', b'l', b'l', b'o'];
+pub(crate) const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
 /// What a WebSocket client begins with.
 pub(crate) const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -226,13 +230,13 @@ async fn echo(to: SocketAddr, tally: Arc<Tally>) {
         };
         tally.sockets.fetch_add(1, Ordering::SeqCst);
         while tally.goes_on() {
-            let mut back = [0; 5];
+            let mut back = [0; HELLO.len()];
             let echoed = async {
-                stream.write_all(b"hello").await?;
+                stream.write_all(&HELLO).await?;
                 stream.read_exact(&mut back).await
             };
             match echoed.await {
-                Ok(_) if &back == b"hello" => tally.echoed.fetch_add(1, Ordering::SeqCst),
+                Ok(_) if back == HELLO => tally.echoed.fetch_add(1, Ordering::SeqCst),
                 Err(error) => {
                     if error.kind() == io::ErrorKind::ConnectionReset {
                         tally.failed("the end of a WebSocket", error);

@@ -269,6 +269,9 @@ const SLOW: Duration = Duration::from_millis(100);
 /// Between two parts of an answer that never ends.
 const BEAT: Duration = Duration::from_millis(50);
 
+/// What a frame begins with that ends a WebSocket.
+const CLOSE: u8 = 0x88;
+
 /// Answers requests, some of them slowly or without an end, and echoes once it was upgraded.
 async fn answer(stream: TcpStream, name: &'static str) {
     let mut stream = BufReader::new(stream);
@@ -300,6 +303,9 @@ async fn answer(stream: TcpStream, name: &'static str) {
             let mut bytes = [0; 1024];
             let _ = stream.write_all(head.as_bytes()).await;
             while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+                if bytes[0] == CLOSE {
+                    return;
+                }
                 let _ = stream.write_all(&bytes[..count]).await;
             }
             return;

@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixDatagram, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::load::{Answer, Load, UPGRADE, ask, head};
+use crate::load::{Answer, GOING_AWAY, HELLO, Load, UPGRADE, ask, head};
 use crate::program::{Edge, command, folder, get, origin, refused, signal, soon};
 use crate::upgrade_fails::double;
 
@@ -198,16 +198,17 @@ async fn upgraded_connections_stay_with_the_old_one_until_their_turns_come_one_b
         assert!(head(&mut socket).await.unwrap().starts_with("HTTP/1.1 101"));
         sockets.spawn(async move {
             loop {
-                let mut back = [0; 5];
-                // Echoed, or closed in between: never reset, and never half.
-                if let Err(error) = socket.write_all(b"hello").await {
+                let mut back = [0; HELLO.len()];
+                // Echoed, or told that it ends in between: never reset, and never half.
+                if let Err(error) = socket.write_all(&HELLO).await {
                     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
                     return Instant::now();
                 }
                 match soon("an echo", socket.read_exact(&mut back)).await {
-                    Ok(_) => assert_eq!(&back, b"hello"),
+                    Ok(_) => assert_eq!(back, HELLO),
                     Err(error) => {
                         assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "closed, and not reset");
+                        assert_eq!(back[..4], GOING_AWAY);
                         return Instant::now();
                     }
                 }

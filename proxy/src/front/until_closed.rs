@@ -19,7 +19,8 @@ use crate::checks::Times;
 use crate::drain;
 use crate::edge::Edge;
 
-/// How long both sides of a tunnel that is ended have to end the frame that they are in, and to answer.
+/// How long both sides of a tunnel that is ended have to end the frame that they are in, and to answer; less shortly before all
+/// is cut off.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What a request is, as far as is known.
@@ -115,7 +116,7 @@ async fn tunnel(edge: &Edge, wire: &Wire, idle: Duration) {
     wire.farewell.store(true, Ordering::Relaxed);
     // The connection is looked at once more, and says what is to be said.
     yield_now().await;
-    sleep(FAREWELL).await;
+    sleep(drain::farewell(&edge.phase, FAREWELL)).await;
 }
 
 /// Resolves when the environment of what the answer has become is to sleep, and nobody is there.

@@ -241,6 +241,8 @@ async fn beyond_those_that_may_be_compressed_at_a_time_answers_go_out_as_they_ar
     }
     first.send(&ask).await;
     assert!(first.head().await.expect("a head").to_ascii_lowercase().contains("content-encoding: gzip"));
+    origin.go();
+    while soon("a chunk", chunk(&mut first)).await.is_some() {}
     world.stop().await;
 }
 
