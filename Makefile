@@ -16,7 +16,7 @@ up: ## Install what is missing, build, and run Dormouse with the demo applicatio
 	@exec scripts/with-docker.sh "$${CARGO_TARGET_DIR:-target}/release/dormouse" up --demo
 
 test: ## Run all tests, those on real Docker and real git too
-	@scripts/install.sh
+	@scripts/install.sh tests
 	@scripts/tools.sh cargo-nextest promtool nginx
 	@scripts/python.sh >/dev/null
 	promtool test rules docs/alerts/dormouse_test.yml
@@ -29,7 +29,7 @@ test: ## Run all tests, those on real Docker and real git too
 # Who is root has what every test needs: a test that would only say so fails here.
 soak: export DORMOUSE_TEST_ALL ?= $(if $(filter 0,$(shell id -u)),1)
 soak: ## Run the long forms of tests (abrupt ends, upgrades, Docker's failures); for half an hour
-	@scripts/install.sh
+	@scripts/install.sh tests
 	@scripts/tools.sh cargo-nextest
 	DORMOUSE_KILLS=1000 DORMOUSE_KILLS_DOCKER=50 DORMOUSE_PASSINGS=100 DORMOUSE_SLEEPS=1200 DORMOUSE_TURNS=100 \
 		DORMOUSE_TURNS_DOCKER=30 scripts/with-docker.sh \
@@ -56,7 +56,7 @@ fuzz: ## Feed made-up bytes to whatever reads bytes from outside; SECONDS=3600 f
 	scripts/fuzz.sh $(or $(SECONDS),60)
 
 bench: ## Measure the road, the front and the table (docs/benchmarks.md); FULL=1 for more of everything
-	@scripts/install.sh
+	@scripts/install.sh tests
 	scripts/with-docker.sh cargo bench --workspace --locked --bench road -- $(if $(FULL),--full)
 	cargo bench --workspace --locked --bench front -- $(if $(FULL),--full)
 	cargo bench --workspace --locked --bench apply

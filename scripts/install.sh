@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what Dormouse and its tests need on a Debian or Ubuntu machine that has Rust: C and C++ compilers, make, cmake, git,
-# the clients and servers of others that tests use, and a Docker Engine, and starts the engine where none runs.
+# Installs what Dormouse needs on a Debian or Ubuntu machine that has Rust: C and C++ compilers, make, cmake, git and a Docker
+# Engine, and starts the engine where none runs. With `tests` also the clients and servers of others that tests and benches use.
+#   scripts/install.sh [tests]
 #
 # It tells what it does and asks nothing. It installs only what is missing, and leaves an engine that runs alone. Where
 # it may not act it prints the command for whoever may, and ends with 77.
@@ -37,6 +38,12 @@ as_root() {
 
 # --- packages
 
+what=${1:-}
+case $what in
+    '' | tests) ;;
+    *) fail 64 "'$what' is nothing to install for" "say  scripts/install.sh  or  scripts/install.sh tests" ;;
+esac
+
 # The packages that are missing, each found out by what it brings.
 missing() {
     command -v cc >/dev/null || echo gcc
@@ -48,14 +55,18 @@ missing() {
     # For the zlib-ng that the proxy's compression brings.
     command -v cmake >/dev/null || echo cmake
     command -v git >/dev/null || echo git
-    # For tests with clients and servers of others (tests/real/). None of these packages starts a server.
+    [ -z "$what" ] || missing_for_tests
+    [ -n "${DOCKER_HOST:-}" ] || [ "$(engine)" != absent ] || command -v dockerd >/dev/null || echo docker.io
+}
+
+# None of these packages starts a server.
+missing_for_tests() {
     command -v slowhttptest >/dev/null || echo slowhttptest
     command -v curl >/dev/null || echo curl
     command -v h2load >/dev/null || echo nghttp2-client
     command -v apache2 >/dev/null || echo apache2-bin
     command -v node >/dev/null || echo nodejs
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
-    [ -n "${DOCKER_HOST:-}" ] || [ "$(engine)" != absent ] || command -v dockerd >/dev/null || echo docker.io
 }
 
 install_packages() {

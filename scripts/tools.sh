@@ -26,6 +26,23 @@ installed() {
 # A tool's build must not fill, or be confused by, the target folder of this project.
 unset CARGO_TARGET_DIR
 
+# Into `$folder`. Where the lists of packages are missing, as on many a new machine, they are fetched first.
+download() {
+    (cd "$folder" && apt-get download -qq "$1" 2>/dev/null) && return 0
+    update_lists
+    (cd "$folder" && apt-get download -qq "$1" >&2)
+}
+
+update_lists() {
+    [ -z "${updated:-}" ] || return 0
+    updated=yes
+    if [ "$(id -u)" = 0 ]; then
+        apt-get update -qq >&2 || true
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        sudo -n apt-get update -qq >&2 || true
+    fi
+}
+
 # take PROGRAM PACKAGE...
 # Out of the first package alone that has it: installed, each would start a server on this machine.
 take() {
@@ -39,7 +56,7 @@ take() {
     mkdir -p "$bin"
     for package in "$@"; do
         echo "taking $program out of the package $package" >&2
-        (cd "$folder" && apt-get download -qq "$package" >&2) || continue
+        download "$package" || continue
         dpkg-deb --fsys-tarfile "$folder/$package"_*.deb |
             tar -x -C "$folder" --wildcards "./usr/*bin/$program" 2>/dev/null || continue
         mv "$folder"/usr/*bin/"$program" "$bin/$program"
