@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use crate::access::{EndedBy, HOST_MAX_BYTES, METHOD_MAX_BYTES, PATH_MAX_BYTES, Record, cut};
@@ -73,6 +73,8 @@ pub(crate) struct Exchange {
     /// What it may have in memory while it is held.
     pub(crate) held_bytes: usize,
     pub(crate) refused: Option<Reason>,
+    /// What its client takes, where answers of its environment are compressed.
+    pub(crate) accepts: Option<Box<HeaderMap>>,
     /// Its answer, if that is compressed.
     pub(crate) compressing: Option<Box<Compressing>>,
     /// When the instance's answer began.
@@ -158,6 +160,7 @@ impl Exchange {
             held_bytes: head.map_or(0, |head| head.held_bytes(limits)),
             patience: patience(edge, head.map_or(Reader::Program, |head| head.reader), began),
             refused: None,
+            accepts: None,
             compressing: None,
             first_byte: None,
             part: part(edge),

@@ -6,8 +6,9 @@
 use std::str::from_utf8;
 
 use dormouse_link::policy::{Coding, Compression};
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::fields::Fields;
 use crate::front::head::{Kind, Version};
 
 /// The weight of a coding that is liked best, in thousandths.
@@ -23,11 +24,26 @@ pub(crate) enum Verdict {
     Compressed(Coding),
 }
 
+/// The fields of a request that matter, as its client said them: what a rule makes of them is for the instance.
+const OF_REQUESTS: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CACHE_CONTROL, header::IF_NONE_MATCH];
+
+/// Those fields; taken where a policy compresses.
+pub(crate) fn accepts(fields: Fields<'_>) -> HeaderMap {
+    let mut accepts = HeaderMap::new();
+    for name in OF_REQUESTS {
+        for value in fields.all(name.as_str()).filter_map(|value| HeaderValue::from_bytes(value).ok()) {
+            accepts.append(&name, value);
+        }
+    }
+    accepts
+}
+
 /// What matters of a request.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) version: Version,
     pub(crate) kind: Kind,
+    /// By [`accepts`].
     pub(crate) headers: &'a HeaderMap,
 }
 

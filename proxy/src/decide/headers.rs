@@ -16,7 +16,7 @@ use super::edits::Edits as RuleEdits;
 use super::granted::Granted;
 use super::trace::{PARENT_FIELD, Part};
 use super::via;
-use crate::front::head::{Edits, Form, Head};
+use crate::front::head::{Connection, Edits, Form, Head, Kind};
 
 /// Room for our fields beside the host, which is in two of them.
 const FIELDS_BYTES: usize = 430;
@@ -137,6 +137,13 @@ pub(crate) fn for_instance(
         at = dropped.end;
     }
     text.put_slice(&bytes[at..bytes.len() - b"\r\n".len()]);
+    if head.edits.connection {
+        text.put_slice(match (head.kind, head.connection) {
+            (Kind::WebSocket, _) => b"Connection: upgrade\r\n",
+            (_, Connection::Close) => b"Connection: close\r\n",
+            (_, Connection::KeepAlive) => b"",
+        });
+    }
     if let Some(value) = part.said_here() {
         for part in [PARENT_FIELD.as_bytes(), b": ", &value, b"\r\n"] {
             text.put_slice(part);

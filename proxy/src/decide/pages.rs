@@ -13,7 +13,7 @@ pub(crate) fn of(pages: &Pages, reason: Reason) -> Option<&Page> {
         Busy, ClientCrowded, ConnectFailed, Crowded, Denied, Empty, Expectation, Failed, HeadTimeout, HeadTooLarge,
         HoldFull, Internal, Loop, Maintenance, Method, Misdirected, NoEndpoint, NoRoute, Overloaded, PauseFull, Paused,
         ProxyHeader, Redirect, RedirectCircle, Reserved, ResponseTimeout, SentAway, Stopping, TargetTooLong,
-        TooManyRequests, Unauthorized, UnknownHost, WakeTimeout, Waking,
+        TooManyRequests, Unauthorized, UnknownHost, Version, WakeTimeout, Waking,
     };
     match reason {
         Waking | WakeTimeout => pages.waking.as_ref(),
@@ -27,7 +27,7 @@ pub(crate) fn of(pages: &Pages, reason: Reason) -> Option<&Page> {
         // Of the request itself, or of no environment.
         BadHead | BadHost | BadBody | ProxyHeader | HeadTimeout | BodyTimeout | HeadTooLarge | TargetTooLong
         | BodyTooLarge | Expectation | Method | UnknownHost | Misdirected | Reserved | NoRoute | AmbiguousPath
-        | Redirect(_) | RedirectCircle | Loop | Internal => None,
+        | Redirect(_) | RedirectCircle | Loop | Version | Internal => None,
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     AmbiguousPath,
     /// Not refused, but sent elsewhere; where, is the exchange's.
     Redirect(RedirectStatus),
+    /// The instance's answer cannot be told in HTTP/1.0.
+    Version,
     /// A redirect that leads to where the client is.
     RedirectCircle,
     /// It came by this edge or its like again and again.
@@ -178,6 +180,14 @@ impl Reason {
                 "This address would lead to itself.",
                 None,
                 Application,
+            ),
+            Self::Version => (
+                505,
+                "version",
+                "HTTP version not supported",
+                "This site's answer needs HTTP/1.1 or later.",
+                None,
+                Client,
             ),
             Self::Loop => {
                 (508, "loop", "Loop detected", "This site leads back to this server, again and again.", None, Operator)

@@ -62,7 +62,7 @@ pub(crate) struct Wire {
     pub(crate) streams: AtomicBool,
     /// The client gave up before it was answered.
     pub(crate) given_up: AtomicBool,
-    /// The request's body was received to its end; like the next four, said of HTTP/2 streams only.
+    /// The request's body was received to its end; said of HTTP/2 streams only.
     pub(crate) whole: AtomicBool,
     /// There is an instance that takes the request.
     pub(crate) connected: AtomicBool,
@@ -433,9 +433,10 @@ impl Wire {
         if self.streams.load(Ordering::Relaxed) {
             *self.lasting.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        for said in
-            [&self.broken, &self.slow, &self.streams, &self.stuck, &self.silent, &self.cut, &self.late, &self.connected]
-        {
+        let of_request = [&self.broken, &self.slow, &self.whole, &self.given_up, &self.unwanted, &self.connected];
+        let of_answer = [&self.answered, &self.ended, &self.streams, &self.silent, &self.late, &self.cut];
+        let of_tunnel = [&self.upgraded, &self.websocket, &self.farewell];
+        for said in of_request.into_iter().chain(of_answer).chain(of_tunnel).chain([&self.stuck, &self.full]) {
             said.store(false, Ordering::Relaxed);
         }
     }

@@ -69,6 +69,9 @@ pub(crate) struct Edits {
     pub(crate) line: usize,
     /// Fields that are not passed on, in their order.
     pub(crate) dropped: Vec<Range<usize>>,
+    /// Whether `Connection` is among them: it nominated fields, which went with it. The lane would take away what is written in
+    /// their place.
+    pub(crate) connection: bool,
     /// The `Host` field, if it is not one of those: a route may rewrite it.
     pub(crate) host: Option<Range<usize>>,
     /// `traceparent`, as often as it is there.
@@ -194,10 +197,14 @@ impl Head {
         if fields.framing == Framing::Empty || version == Version::Http10 {
             fields.expects = Expects::Nothing;
         }
-        let edits = Edits::of(bytes, request.headers, target.form, |name| {
+        let nominated = &fields.nominated;
+        let mut edits = Edits::of(bytes, request.headers, target.form, |name| {
             is_reserved_for_proxies(name.as_bytes())
                 || (fields.expects == Expects::Nothing && name.eq_ignore_ascii_case("expect"))
+                || (!nominated.is_empty() && name.eq_ignore_ascii_case("connection"))
+                || nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(name.as_bytes()))
         });
+        edits.connection = !nominated.is_empty();
         Ok(Self {
             bytes: bytes.len(),
             version,
@@ -318,6 +325,8 @@ struct Fields<'a> {
     host: Option<&'a [u8]>,
     framing: Framing,
     connection: Connection,
+    /// Fields that are for this connection only (RFC 9110 section 7.6.1).
+    nominated: Vec<&'a [u8]>,
     upgrade: Upgrade,
     accept: &'a [u8],
     content_type: &'a [u8],
@@ -341,6 +350,7 @@ impl<'a> Fields<'a> {
             host: None,
             framing: Framing::Empty,
             connection: if version == Version::Http10 { Connection::Close } else { Connection::KeepAlive },
+            nominated: Vec::new(),
             upgrade: Upgrade::None,
             accept: b"",
             content_type: b"",
@@ -396,7 +406,7 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    fn nominate(&mut self, value: &[u8], nominations: &mut usize) -> Result<(), Reason> {
+    fn nominate(&mut self, value: &'a [u8], nominations: &mut usize) -> Result<(), Reason> {
         for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty()) {
             *nominations += 1;
             let framing = ["host", "content-length", "transfer-encoding"];
@@ -406,6 +416,8 @@ impl<'a> Fields<'a> {
             }
             if token.eq_ignore_ascii_case(b"close") {
                 self.connection = Connection::Close;
+            } else if !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"upgrade") {
+                self.nominated.push(token);
             }
         }
         Ok(())

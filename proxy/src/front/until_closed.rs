@@ -52,7 +52,7 @@ pub(super) async fn until_closed<T>(
             is = becomes;
             end = match (becomes, &times) {
                 (Becomes::Plain, _) => None,
-                (Becomes::Stream, _) => Some(Box::pin(stream(edge, wire))),
+                (Becomes::Stream, times) => Some(Box::pin(stream(edge, wire, times.map(|times| times.stream_idle)))),
                 (_, None) => None,
                 (Becomes::Asks, Some(times)) => Some(Box::pin(answered(wire, times.answer))),
                 (Becomes::Tunnel, Some(times)) => Some(Box::pin(tunnel(edge, wire, times.stream_idle))),
@@ -84,7 +84,8 @@ async fn answered(wire: &Wire, gap: Duration) {
     loop {
         let before = wire.sent.load(Ordering::Relaxed);
         sleep(gap).await;
-        if wire.sent.load(Ordering::Relaxed) == before {
+        // What waits for the client to read is not the instance's fault.
+        if wire.sent.load(Ordering::Relaxed) == before && !wire.full.load(Ordering::Relaxed) {
             break;
         }
     }
@@ -94,24 +95,27 @@ async fn answered(wire: &Wire, gap: Duration) {
     pending().await
 }
 
-async fn stream(edge: &Edge, wire: &Wire) {
+/// The lane has no time of its own for what asked for an upgrade: `idle` is that.
+async fn stream(edge: &Edge, wire: &Wire, idle: Option<Duration>) {
     tokio::select! {
         () = drain::streams(&edge.phase, &edge.dice) => {}
         () = sleeps(wire) => {}
+        () = still(wire, idle) => {}
+    }
+}
+
+async fn still(wire: &Wire, idle: Option<Duration>) {
+    match (wire.lasting(), idle) {
+        (Some(lasting), Some(idle)) => lasting.stands_still(idle).await,
+        _ => pending().await,
     }
 }
 
 async fn tunnel(edge: &Edge, wire: &Wire, idle: Duration) {
-    let still = async {
-        match wire.lasting() {
-            Some(lasting) => lasting.stands_still(idle).await,
-            None => pending().await,
-        }
-    };
     tokio::select! {
         () = drain::upgraded(&edge.phase, &edge.dice) => {}
         () = sleeps(wire) => {}
-        () = still => {}
+        () = still(wire, Some(idle)) => {}
     }
     wire.farewell.store(true, Ordering::Relaxed);
     // The connection is looked at once more, and says what is to be said.
@@ -124,5 +128,23 @@ pub(super) async fn sleeps(wire: &Wire) {
     match wire.lasting() {
         Some(lasting) => lasting.sleeps().await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_is_late_only_where_its_client_takes_what_there_is() {
+        let (wire, gap) = (Wire::default(), Duration::from_secs(30));
+        let late = || wire.late.load(Ordering::Relaxed);
+        wire.full.store(true, Ordering::Relaxed);
+        let mut answered = pin!(answered(&wire, gap));
+        assert!(timeout(gap * 10, answered.as_mut()).await.is_err() && !late(), "its client does not read");
+        wire.full.store(false, Ordering::Relaxed);
+        assert!(timeout(gap * 2, answered).await.is_err() && late());
     }
 }

@@ -75,6 +75,7 @@ pub(super) fn spend(exchange: &Exchange) -> Again {
 /// request waits for a newer version, as the client's own request would.
 pub(super) async fn choose_again(session: &mut Session, exchange: &mut Exchange, first: Instant) -> Result<()> {
     exchange.flight = None;
+    exchange.wire.connected.store(false, Ordering::Relaxed);
     exchange.record.retries += 1;
     let cell = exchange.cell.clone().ok_or_else(lost)?;
     let edge = Arc::clone(&exchange.edge);

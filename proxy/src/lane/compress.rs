@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use dormouse_link::policy::Coding;
-use http::header::{self, HeaderName};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::Method;
+use http::header::{self, HeaderMap, HeaderName};
+use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora::{ErrorType, OrErr};
 
@@ -19,6 +20,7 @@ use crate::count::enter;
 use crate::decide::compress::{Asked, Verdict, has_token, is_had_as_weak, members, verdict, weak};
 use crate::edge::Edge;
 use crate::exchange::Exchange;
+use crate::origin::speaks_http2;
 
 /// What is true of an answer as its instance sent it only: digests are of encoded bytes (RFC 9530 section 2 and 3).
 const OF_OTHER_BYTES: [HeaderName; 6] = [
@@ -54,15 +56,21 @@ impl Drop for Compressing {
 }
 
 /// Has a final head say how its body comes, and begins to compress that.
-pub(super) fn head(request: &RequestHeader, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+pub(super) fn head(method: &Method, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+    // Of a policy that has just changed, the client's fields were not kept.
+    let Some(accepts) = exchange.accepts.as_deref() else { return Ok(()) };
     let policy = exchange.flight.as_ref().and_then(|flight| flight.policy());
     let Some(policy) = policy.and_then(|policy| policy.compression.as_deref()) else { return Ok(()) };
-    let asked = Asked { version: exchange.version, kind: exchange.kind, headers: &request.headers };
+    let asked = Asked { version: exchange.version, kind: exchange.kind, headers: accepts };
     match verdict(policy, &asked, response.status, &response.headers) {
-        Verdict::Untouched if response.status == 304 => still_good(request, response),
+        Verdict::Untouched if response.status == 304 => still_good(accepts, response),
         Verdict::Untouched => Ok(()),
         Verdict::Plain => vary(response),
-        Verdict::Compressed(coding) if request.method == http::Method::HEAD => rewrite(response, coding),
+        // It may be all of the answer, which is not said here; and nothing is no compressed content.
+        Verdict::Compressed(_) if speaks_http2(exchange) && !response.headers.contains_key(header::CONTENT_LENGTH) => {
+            vary(response)
+        }
+        Verdict::Compressed(coding) if *method == Method::HEAD => rewrite(response, coding),
         Verdict::Compressed(coding) => {
             exchange.compressing = Compressing::begin(coding, &exchange.edge)?;
             if exchange.compressing.is_none() {
@@ -122,9 +130,9 @@ fn vary(response: &mut ResponseHeader) -> Result<()> {
     response.insert_header(header::VARY, all)
 }
 
-fn still_good(request: &RequestHeader, response: &mut ResponseHeader) -> Result<()> {
+fn still_good(accepts: &HeaderMap, response: &mut ResponseHeader) -> Result<()> {
     let tag = response.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
-    if !tag.is_some_and(|tag| is_had_as_weak(tag, &request.headers)) {
+    if !tag.is_some_and(|tag| is_had_as_weak(tag, accepts)) {
         return Ok(());
     }
     weaken(response)?;

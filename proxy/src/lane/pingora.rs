@@ -223,7 +223,7 @@ impl ProxyHttp for Lane {
         response::for_client(session, response, exchange)?;
         lasting::begin(response, exchange);
         if response::has_no_body(session, response) {
-            exchange.wire.ended.store(true, Ordering::Relaxed);
+            ended(exchange);
         }
         Ok(())
     }
@@ -237,7 +237,7 @@ impl ProxyHttp for Lane {
     ) -> Result<Option<Duration>> {
         let exchange = ours(context)?;
         if let Some(silence) = &exchange.silence {
-            if end { silence.over() } else { silence.moved() }
+            silence.moved();
         }
         if let (Some(events), Some(body)) = (&mut exchange.events, &body) {
             events.take(body);
@@ -249,7 +249,7 @@ impl ProxyHttp for Lane {
         compress::part(exchange, body, end)?;
         sending(exchange, body);
         if end {
-            exchange.wire.ended.store(true, Ordering::Relaxed);
+            ended(exchange);
         }
         Ok(None)
     }
@@ -263,8 +263,10 @@ impl ProxyHttp for Lane {
     ) -> Result<Option<Bytes>> {
         let exchange = ours(context)?;
         let mut body = None;
+        // An encoder writes to memory, so it does not fail; of a failure the lane would make a clean end.
         compress::part(exchange, &mut body, true)?;
         sending(exchange, &mut body);
+        ended(exchange);
         Ok(body)
     }
 
@@ -326,6 +328,14 @@ impl ProxyHttp for Lane {
         _which: ProxyWarnLogContext,
     ) -> bool {
         true
+    }
+}
+
+/// Notes that all of an answer was handed over.
+fn ended(exchange: &Exchange) {
+    exchange.wire.ended.store(true, Ordering::Relaxed);
+    if let Some(silence) = &exchange.silence {
+        silence.over();
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use http::{HeaderValue, header};
+use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::prelude::*;
 use pingora::proxy::Session;
@@ -13,9 +14,11 @@ use pingora::proxy::Session;
 use super::compress;
 use crate::decide::edits::Edits;
 use crate::decide::headers::dropped_from_response;
+use crate::decide::refuse::Reason;
 use crate::decide::response::is_clear;
 use crate::exchange::{Exchange, millis};
-use crate::front::head::Kind;
+use crate::front::head::{Kind, Version};
+use crate::origin::speaks_http2;
 
 /// The begin of the media type of an answer that may be silent for long.
 const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -47,39 +50,52 @@ pub(super) fn has_no_body(session: &Session, response: &ResponseHeader) -> bool 
     status >= 200 && (session.req_header().method == http::Method::HEAD || matches!(status, 204 | 304) || is_empty())
 }
 
+/// Whether a client can see where an answer ends, without chunks.
+fn has_end(session: &Session, response: &ResponseHeader) -> bool {
+    response.status.is_informational()
+        || response.headers.contains_key(header::CONTENT_LENGTH)
+        || has_no_body(session, response)
+}
+
 /// Has a head say what the client is told beside the instance's words, which the rule may change before.
 pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
-    if session.req_header().version == http::Version::HTTP_10
-        && response.headers.contains_key(header::TRANSFER_ENCODING)
-    {
+    let is_old = exchange.version == Version::Http10;
+    if is_old && speaks_http2(exchange) && !has_end(session, response) {
+        // The lane would send it in chunks, whatever is done here.
+        exchange.refuse(Reason::Version);
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an answer without an end for HTTP/1.0").into_up());
+    }
+    if is_old && response.headers.contains_key(header::TRANSFER_ENCODING) {
         // The client knows no chunks: the body ends with the connection.
         response.remove_header(&header::TRANSFER_ENCODING);
         session.set_keepalive(None);
+    }
+    if response.status.is_informational() {
+        return Ok(());
     }
     let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
         exchange.wire.streams.store(true, Ordering::Relaxed);
     }
     let edits = exchange.terms.as_ref().and_then(|terms| terms.answer.as_ref());
-    if let (Some(edits), false) = (edits, response.status.is_informational()) {
+    if let Some(edits) = edits {
         edit(response, edits)?;
     }
-    if exchange.checks.as_ref().is_some_and(|checks| checks.forbid_indexing()) && !response.status.is_informational() {
+    if exchange.checks.as_ref().is_some_and(|checks| checks.forbid_indexing()) {
         response.append_header("X-Robots-Tag", "noindex")?;
     }
     if let Some(flight) = &exchange.flight
-        && !response.status.is_informational()
         && let Some(cookie) = flight.cookie(&exchange.tried.wish, exchange.facts.scheme)
     {
         response.append_header(header::SET_COOKIE, cookie)?;
     }
-    if let (Some(hsts), false) = (&exchange.hsts, response.status.is_informational()) {
+    if let Some(hsts) = &exchange.hsts {
         response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
     }
-    if let (Some(held), false) = (exchange.held, response.status.is_informational()) {
+    if let Some(held) = exchange.held {
         response.append_header("Server-Timing", format!("wake;dur={}", millis(held)))?;
     }
-    compress::head(session.req_header(), response, exchange)
+    compress::head(&session.req_header().method, response, exchange)
 }
 
 fn edit(response: &mut ResponseHeader, edits: &Edits) -> Result<()> {

@@ -256,6 +256,12 @@ impl Cell {
         self.offer.load().checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(otherwise)
     }
 
+    /// Whether answers are compressed, by the version that is served now.
+    pub(crate) fn compresses(&self) -> bool {
+        let offer = self.offer.load();
+        offer.environment.as_ref().is_some_and(|environment| environment.policy.compression.is_some())
+    }
+
     /// What of a request matters for its endpoint.
     pub(crate) fn wish(&self, client: Option<IpAddr>, fields: Fields<'_>) -> Wish {
         self.offer.load().plan.wish(client, fields)

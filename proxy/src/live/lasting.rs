@@ -68,23 +68,27 @@ impl Lasting {
 
     /// Resolves when it has to end, since its environment is to sleep and nobody is there. Cancel-safe.
     pub(crate) async fn sleeps(&self) {
+        let mut since = None;
         loop {
             let mut changed = pin!(self.cell.changed.notified());
             changed.as_mut().enable();
             if self.cell.is_closing() {
+                // A newer version of it does not begin anew.
+                let since = *since.get_or_insert_with(|| self.signals.now());
                 tokio::select! {
                     () = changed => {}
-                    () = self.stays_silent() => return,
+                    () = self.stays_silent(since) => return,
                 }
             } else {
+                since = None;
                 changed.await;
             }
         }
     }
 
-    /// Resolves after the notice, unless there was data; then the environment is wanted for as long as this is waited for.
-    async fn stays_silent(&self) {
-        let since = self.signals.now();
+    /// Resolves after the notice, unless there was data; then the environment is wanted for as long as this is waited for. Who is
+    /// held meanwhile is there, too, and wanted already.
+    async fn stays_silent(&self, since: u64) {
         let heard = since.saturating_sub(UNHEARD.as_millis() as u64);
         let end = since + NOTICE.as_millis() as u64;
         let mut said = false;
@@ -95,7 +99,7 @@ impl Lasting {
                     self.signals.hurry();
                 }
                 said = true;
-            } else if self.signals.now() >= end {
+            } else if self.signals.now() >= end && self.cell.waiters.load(Ordering::SeqCst) == 0 {
                 return;
             }
             sleep(LOOK).await;
@@ -174,6 +178,38 @@ mod tests {
             assert!(heard.wanted.try_recv().is_ok() && cell.missed.load(Ordering::SeqCst));
             swap(&cell, State::Ready);
             assert!(timeout(3600 * SECOND, lasting.sleeps()).await.is_err(), "it goes on");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p90_nobody_is_sent_away_while_a_request_is_held() {
+        let (cell, _signals, _heard, lasting) = world();
+        tokio::time::sleep(60 * SECOND).await;
+        cell.waiters.store(1, Ordering::SeqCst);
+        swap(&cell, State::Closing);
+        assert!(timeout(20 * SECOND, lasting.sleeps()).await.is_err(), "it is to be awake again");
+        swap(&cell, State::Ready);
+        cell.waiters.store(0, Ordering::SeqCst);
+        assert!(timeout(3600 * SECOND, lasting.sleeps()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p90_data_before_the_closing_is_not_forgotten_with_a_newer_version_of_it() {
+        let (cell, _signals, _heard, lasting) = world();
+        tokio::time::sleep(60 * SECOND).await;
+        lasting.note(Moved::Data);
+        tokio::time::sleep(SECOND).await;
+        swap(&cell, State::Closing);
+        let again = async {
+            loop {
+                tokio::time::sleep(SECOND / 2).await;
+                swap(&cell, State::Closing);
+            }
+        };
+        tokio::select! {
+            () = lasting.sleeps() => panic!("it is ended though somebody is there"),
+            () = again => {}
+            () = tokio::time::sleep(20 * SECOND) => {}
         }
     }
 

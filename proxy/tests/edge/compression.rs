@@ -8,6 +8,7 @@ use http::Method;
 use tokio::process::Command;
 
 use crate::choosing::balanced;
+use crate::edits::changing;
 use crate::world::client::{Client, field};
 use crate::world::h2c::H2cOrigin;
 use crate::world::origin::Origin;
@@ -307,7 +308,7 @@ async fn a_client_that_leaves_a_compressed_answer_ends_it_at_the_instance() {
 }
 
 #[tokio::test]
-async fn a_stream_of_an_instance_is_compressed_whole_and_its_trailers_go() {
+async fn an_answer_of_h2c_with_a_length_is_compressed_whole_and_its_trailers_go() {
     let mut world = World::with(|config| config.listeners[0].http2 = Http2::On).await;
     let origin = H2cOrigin::start("one").await;
     let policy = r#"{"protocol": "h2c", "compression": {}}"#;
@@ -316,7 +317,7 @@ async fn a_stream_of_an_instance_is_compressed_whole_and_its_trailers_go() {
     let mut streams = http2::Client::connect(world.http()).await;
     let mut client = world.client().await;
     for coding in ["zstd", "br", "gzip"] {
-        let (parts, ()) = stream("/echo", coding).into_parts();
+        let (parts, ()) = stream("/length", coding).into_parts();
         let mut request = http::Request::from_parts(parts, ());
         *request.method_mut() = Method::POST;
         let got = streams.send(request, body.as_bytes()).await.expect("an answer");
@@ -324,11 +325,45 @@ async fn a_stream_of_an_instance_is_compressed_whole_and_its_trailers_go() {
         let length = body.len();
         client
             .send(format!(
-                "POST /echo HTTP/1.1\r\nHost: {HOST}\r\nAccept-Encoding: {coding}\r\nContent-Length: {length}\r\n\r\n{body}"
+                "POST /length HTTP/1.1\r\nHost: {HOST}\r\nAccept-Encoding: {coding}\r\nContent-Length: {length}\r\n\r\n{body}"
             ))
             .await;
         let got = client.response().await;
         assert!(decoded(coding, &got.body).expect("it is whole") == body, "{coding}");
+    }
+    world.stop().await;
+}
+
+/// Nothing is no compressed content, and of an answer without a length nobody can tell in time.
+#[tokio::test]
+async fn an_answer_of_h2c_that_may_be_a_head_alone_is_not_compressed() {
+    let mut world = World::with(|config| config.listeners[0].http2 = Http2::On).await;
+    let origin = H2cOrigin::start("one").await;
+    let policy = r#"{"protocol": "h2c", "compression": {"least_bytes": 0}}"#;
+    world.publish([route(HOST), balanced(HOST, 1, &[&origin.origin], policy)]).await;
+    let mut client = world.client().await;
+    client.send(format!("GET /bare HTTP/1.1\r\nHost: {HOST}\r\nAccept-Encoding: br\r\n\r\n")).await;
+    let one = client.response().await;
+    assert_eq!((one.status, one.field("content-encoding"), one.body.len()), (200, None, 0));
+    let two = http2::Client::connect(world.http()).await.send(stream("/bare", "br"), b"").await.expect("an answer");
+    assert_eq!((two.headers.get("content-encoding"), two.body.len()), (None, 0));
+    world.stop().await;
+}
+
+/// What a rule makes of a request's fields is for the instance.
+#[tokio::test]
+async fn it_is_compressed_for_what_the_client_said_whatever_the_instance_gets() {
+    let mut world = World::with(|config| config.listeners[0].http2 = Http2::On).await;
+    let origin = Origin::start("one").await;
+    origin.say(with_length(HTML, &page()));
+    for edit in [r#"{"remove": ["Accept-Encoding"]}"#, r#"{"set": {"Accept-Encoding": "br"}}"#] {
+        let changes = format!(r#""request_headers": {edit}"#);
+        world.publish([changing(&changes), under(POLICY, ready(HOST, 1, &[&origin]))]).await;
+        let one = ask(&mut world.client().await, "GET", "gzip").await;
+        assert!(decoded("gzip", &one.body).expect("gzip") == page(), "{edit}");
+        let two =
+            http2::Client::connect(world.http()).await.send(stream("/raw", "gzip"), b"").await.expect("an answer");
+        assert!(decoded("gzip", &two.body).expect("gzip") == page(), "{edit}");
     }
     world.stop().await;
 }

@@ -48,6 +48,39 @@ fn of<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     fields.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect()
 }
 
+/// RFC 9110 section 7.6.1: what a client nominates goes, and with it nothing that is written in its place.
+#[tokio::test]
+async fn p25_no_client_takes_away_what_is_written_by_nominating_it() {
+    let (world, origin) = world(r#""request_headers":{"set":{"X-Restricted":"1"},"add":{"X-Many":"last"}}"#).await;
+    for connection in
+        ["close, X-Restricted", "x-restricted, via, traceparent, X-Many", "X_Restricted", "TE, x-restricted"]
+    {
+        let mut client = world.client().await;
+        client
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: {connection}\r\nX-Restricted: 0\r\nX-Own: 1\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(client.response().await.status, 200, "{connection}");
+        let got = origin.requests().pop().expect("a request").head.to_ascii_lowercase();
+        let lines = |begin: &str| got.lines().filter(|line| line.starts_with(begin)).collect::<Vec<_>>();
+        assert_eq!(lines("x-restricted:"), ["x-restricted: 1"], "{connection}");
+        assert_eq!(
+            (lines("via:").len(), lines("x-many:"), lines("x-own:").len()),
+            (1, vec!["x-many: last"], 1),
+            "{connection}"
+        );
+    }
+    // And what it nominates of its own is not passed on.
+    let mut client = world.client().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: X-Own\r\nX-Own: 1\r\n\r\n")).await;
+    assert_eq!(client.response().await.status, 200);
+    let got = origin.requests().pop().expect("a request").head.to_ascii_lowercase();
+    assert!(!got.contains("x-own") && !got.contains("\r\nconnection: x-own"), "{got}");
+    assert_eq!(client.get(HOST, "/").await.status, 200, "it is kept");
+    world.stop().await;
+}
+
 const REQUESTS: &str = r#""request_headers":{
     "set":{"X-User":"op","X-Forwarded-Prefix":"/api","X-New":"1"},
     "add":{"X-Many":"last"},

@@ -45,6 +45,19 @@ async fn p90_an_event_is_activity_and_a_comment_is_not() {
     by_hand.world.stop().await;
 }
 
+/// The lane gives what asked for an upgrade no time of its own.
+#[tokio::test]
+async fn a_silent_stream_in_the_place_of_a_websocket_has_its_limit() {
+    let by_hand = ByHand::with(r#"{"limits": {"stream_idle_ms": 300}}"#, |_| {}).await;
+    let mut client = by_hand.world.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    let mut instance = by_hand.asked().await;
+    instance.send(HEAD).await;
+    assert!(soon("a head", client.head()).await.is_some());
+    assert!(soon("the end", client.until(b"never")).await.is_none());
+    by_hand.world.stop().await;
+}
+
 #[tokio::test]
 async fn a_compressed_stream_counts_whatever_it_says() {
     let by_hand = ByHand::start().await;

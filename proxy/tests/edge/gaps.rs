@@ -3,6 +3,7 @@
 use tokio::io::AsyncReadExt;
 
 use crate::policy_limits::world;
+use crate::world::hand::ByHand;
 use crate::world::origin::Origin;
 use crate::world::scrape::comes_to;
 use crate::world::{World, http2, soon};
@@ -79,6 +80,19 @@ async fn the_record_of_a_cut_answer_has_its_status() {
     assert_eq!((&record["status"], &record["refused"]), (&200.into(), &"response_timeout".into()));
     assert_eq!(record["ended_by"], "proxy");
     world.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_whole_however_long_its_request_takes() {
+    let by_hand = ByHand::with(POLICY, |_| {}).await;
+    let mut client = by_hand.world.client().await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\nhello")).await;
+    let mut instance = by_hand.asked().await;
+    instance.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert!(client.head().await.is_some_and(|head| head.contains(" 204 ")));
+    let cut = tokio::time::timeout(std::time::Duration::from_millis(500), client.until(b"never")).await;
+    assert!(cut.is_err(), "several gaps later it is open");
+    by_hand.world.stop().await;
 }
 
 #[tokio::test]

@@ -84,6 +84,20 @@ async fn what_a_route_rewrites_reaches_the_instance_rewritten() {
     world.stop().await;
 }
 
+/// It knows no chunks, and the end of its connection would be one of a broken answer, too.
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_answers_with_a_length_and_is_told_of_others() {
+    let (world, _origin) = world().await;
+    for (path, status) in [("/length", 200), ("/", 505)] {
+        let mut client = world.client().await;
+        client.send(format!("GET {path} HTTP/1.0\r\nHost: a.example\r\n\r\n")).await;
+        let answer = client.response().await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.head);
+        assert_eq!(answer.field("transfer-encoding"), None, "{path}");
+    }
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn requests_share_a_connection_and_p72_epochs_and_environments_do_not() {
     let (mut world, origin) = world().await;

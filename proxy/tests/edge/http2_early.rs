@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use dormouse_proxy::Http2;
 use h2::Reason;
 use http::Method;
 
+use crate::choosing::balanced;
+use crate::world::h2c::H2cOrigin;
 use crate::world::http2::{self, Client, read, request, world};
-use crate::world::{soon, until};
+use crate::world::{World, route, soon, until};
 
 /// What is left of a body that its client does not send.
 const LINGER: Duration = Duration::from_millis(100);
@@ -45,6 +48,24 @@ async fn p38_a_body_that_stops_after_its_answer_is_given_up_without_an_error() {
     let record: serde_json::Value =
         text.lines().next().map(|line| serde_json::from_str(line).expect("JSON")).expect("it");
     assert_eq!((&record["status"], &record["ended_by"]), (&200.into(), &"instance".into()), "{record}");
+}
+
+#[tokio::test]
+async fn p38_an_answer_that_ends_with_trailers_has_ended_too() {
+    let mut world = World::with(|config| {
+        config.listeners[0].http2 = Http2::On;
+        config.limits.linger = LINGER;
+    })
+    .await;
+    let origin = H2cOrigin::start("one").await;
+    let environment = balanced("a.example", 1, &[&origin.origin], r#"{"protocol": "h2c"}"#);
+    world.publish([route("a.example"), environment]).await;
+    let mut client = http2::Client::connect(world.http()).await;
+    let mut sending = begun(&mut client, "/early").await;
+    sending.send_data(Bytes::from_static(&[7; 10]), false).expect("the stream is open");
+    let reset = soon("the reset", std::future::poll_fn(|context| sending.poll_reset(context))).await;
+    assert_eq!(reset.expect("a reset"), Reason::NO_ERROR);
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -99,10 +99,27 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             }
         }
     }
+    if head.uri.path() == "/early" {
+        let Ok(mut sending) = respond.send_response(Response::new(()), false) else { return };
+        let _ = sending.send_data("early".into(), false);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-trailer", http::HeaderValue::from_static("1"));
+        let _ = sending.send_trailers(trailers);
+        // Without an error, whoever has not sent all may go on.
+        while let Some(Ok(part)) = stream.data().await {
+            let _ = stream.flow_control().release_capacity(part.len());
+        }
+        return;
+    }
     let mut body = if head.uri.path() == "/large" { vec![7; LARGE] } else { Vec::new() };
     while let Some(Ok(part)) = stream.data().await {
         body.extend_from_slice(&part);
         let _ = stream.flow_control().release_capacity(part.len());
+    }
+    if head.uri.path() == "/bare" {
+        let answer = Response::builder().header("content-type", "text/html").body(()).expect("a head");
+        let _ = respond.send_response(answer, true);
+        return;
     }
     let authority = head.uri.authority().map_or("", |authority| authority.as_str());
     let answer = Response::builder()
@@ -117,6 +134,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             head.headers.get("x-forwarded-for").cloned().unwrap_or(http::HeaderValue::from_static("")),
         )
         .header("x-te", head.headers.get("te").cloned().unwrap_or(http::HeaderValue::from_static("")));
+    let answer = if head.uri.path() == "/length" { answer.header("content-length", body.len()) } else { answer };
     let got = |name: &http::HeaderName| format!("got-{name}");
     let answer = head.headers.iter().fold(answer, |answer, (name, value)| answer.header(got(name), value));
     let Ok(mut sending) = respond.send_response(answer.body(()).expect("a head"), false) else { return };
