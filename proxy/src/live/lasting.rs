@@ -201,10 +201,11 @@ mod tests {
         tokio::time::sleep(SECOND).await;
         swap(&cell, State::Closing);
         let again = async {
-            loop {
+            for _ in 0..5 {
                 tokio::time::sleep(SECOND / 2).await;
                 swap(&cell, State::Closing);
             }
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = lasting.sleeps() => panic!("it is ended though somebody is there"),
