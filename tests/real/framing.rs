@@ -214,8 +214,9 @@ async fn same_answers((origin, through): (SocketAddr, SocketAddr), all: &[Sent])
         let straight = request.ask(&mut Client::connect(origin).await).await;
         let answer = request.ask(&mut kept).await;
         assert_eq!(told(&answer), told(&straight), "{name}\n{}\n{}", straight.head, answer.head);
-        // A length that was said is said, of answers without a body, too.
-        if straight.field("content-length").is_some() && straight.status != 204 {
+        // A length that was said is said, of answers without a body, too. Of parts Apache says one if all are there at once.
+        let is_said = straight.field("content-length").is_some() && !request.target.starts_with("/parts/");
+        if is_said && straight.status != 204 {
             assert_eq!(answer.field("content-length"), straight.field("content-length"), "{name}");
         }
     }

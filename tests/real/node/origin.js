@@ -1,5 +1,5 @@
 // An origin for node: says what it got, or answers as the path asks. `origin.js IDLE_MS` prints its
-// port, and closes what is idle for so long.
+// port, and closes what is idle for so long. In what node 12 knows: Ubuntu 22.04 has no newer one.
 "use strict";
 
 const crypto = require("crypto");
@@ -8,12 +8,20 @@ const http = require("http");
 const keepAlive = Number(process.argv[2] || 5000);
 // How often each id came: POSTs must never come twice.
 const counts = new Map();
+const sockets = new Set();
 let confirm = () => {};
 
 function many(count) {
   const bytes = Buffer.alloc(count);
   for (let at = 0; at < count; at += 1) bytes[at] = at % 251;
   return bytes;
+}
+
+// After a millisecond of other work, in which more requests come to connections that are to be closed.
+function close(socket) {
+  const end = Date.now() + 1;
+  while (Date.now() <= end);
+  socket.destroy();
 }
 
 function echo(request, body, response) {
@@ -73,8 +81,11 @@ function answer(request, body, response) {
       return response.end(count);
     case "counts":
       return response.end(JSON.stringify([...counts]));
-    case "open":
-      return server.getConnections((_, open) => response.end(String(open)));
+    case "hang-up": {
+      const others = [...sockets].filter((socket) => socket !== request.socket);
+      others.forEach((socket) => socket.destroy());
+      return response.end(String(others.length));
+    }
     default:
       return echo(request, body, response);
   }
@@ -85,6 +96,10 @@ const server = http.createServer((request, response) => {
   request.on("data", (part) => parts.push(part));
   request.on("end", () => answer(request, Buffer.concat(parts), response));
 });
+server.on("connection", (socket) => {
+  sockets.add(socket);
+  socket.on("close", () => sockets.delete(socket));
+});
 // By hand, for some versions of node wait for a second more than they are told.
 server.keepAliveTimeout = keepAlive + 60000;
 server.on("request", (request, response) => {
@@ -92,7 +107,7 @@ server.on("request", (request, response) => {
   clearTimeout(socket.idle);
   response.on("finish", () => {
     clearTimeout(socket.idle);
-    socket.idle = setTimeout(() => socket.destroy(), keepAlive);
+    socket.idle = setTimeout(() => close(socket), keepAlive);
   });
 });
 // Refuses one body unread, takes any other.

@@ -52,7 +52,7 @@ pub(crate) async fn nginx() -> Part {
         let config = config.replace("ADDRESS", &address.to_string()).replace("FOLDER", folder.to_str().unwrap());
         fs::write(folder.join("nginx.conf"), config).unwrap();
         let mut command = server("nginx");
-        command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
+        command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
         command
     })
     .await

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 pub(crate) struct Part {
     pub(crate) address: SocketAddr,
-    child: Child,
+    running: Running,
     /// Holds the port of servers that take a number only.
     _port: Option<OwnedFd>,
     _folder: TempDir,
@@ -32,10 +32,10 @@ impl Part {
     /// Starts one that says `ADDRESS:PORT` after those words, once it serves.
     pub(crate) async fn saying(mut command: Command, words: &str) -> Self {
         let folder = folder();
-        let (child, log) = spawn(&mut command, folder.path());
+        let mut running = Running::begin(&mut command, folder.path());
         let address = soon("a server's words", async {
             loop {
-                let said = fs::read_to_string(&log).unwrap();
+                let said = running.said();
                 let begin = said.split_once(words).map(|(_, rest)| rest);
                 // The line is whole.
                 if let Some((line, _)) = begin.and_then(|begin| begin.split_once('\n')) {
@@ -43,36 +43,35 @@ impl Part {
                     let end = line.find(|byte| !is_address(byte)).unwrap_or(line.len());
                     return line[..end].parse().unwrap_or_else(|_| panic!("no address in {line:?}"));
                 }
-                assert!(!said.contains("rror"), "{said}");
+                running.goes_on();
                 sleep(LOOK).await;
             }
-        });
-        Self { address: address.await, child, _port: None, _folder: folder }
+        })
+        .await;
+        Self { address, running, _port: None, _folder: folder }
     }
 
     /// Starts one that is told its folder and port, and serves there when it accepts.
     pub(crate) async fn at(command: impl FnOnce(&Path, SocketAddr) -> Command) -> Self {
         let (folder, (address, port)) = (folder(), reserve());
-        let (child, log) = spawn(&mut command(folder.path(), address), folder.path());
+        let mut running = Running::begin(&mut command(folder.path(), address), folder.path());
         soon("a server", async {
             while TcpStream::connect(address).await.is_err() {
-                let said = fs::read_to_string(&log).unwrap();
-                assert!(!said.contains("rror"), "{said}");
+                running.goes_on();
                 sleep(LOOK).await;
             }
         })
         .await;
-        Self { address, child, _port: Some(port), _folder: folder }
+        Self { address, running, _port: Some(port), _folder: folder }
     }
 }
 
 impl Part {
     /// Ends it as it is asked to in earnest, and waits for that.
     pub(crate) async fn stop(mut self) {
-        let group = Pid::from_raw(self.child.id().cast_signed()).unwrap();
-        kill_process_group(group, Signal::TERM).unwrap();
+        kill_process_group(self.running.group(), Signal::TERM).unwrap();
         soon("a server's end", async {
-            while self.child.try_wait().unwrap().is_none() {
+            while self.running.ended().is_none() {
                 sleep(LOOK).await;
             }
         })
@@ -80,12 +79,46 @@ impl Part {
     }
 }
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
-            // It may have ended.
-            let _ = kill_process_group(group, Signal::KILL);
+/// A child and all that it has started, which end when this is dropped: whether it came to serve or not.
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts a command whose words go to a file of that folder.
+    fn begin(command: &mut Command, folder: &Path) -> Self {
+        let log = folder.join("log");
+        let file = File::create(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).process_group(0);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log }
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// One that ended will never serve.
+    fn goes_on(&mut self) {
+        if let Some(status) = self.ended() {
+            panic!("it ended with {status} and said: {}", self.said());
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = kill_process_group(self.group(), Signal::KILL);
         let _ = self.child.wait();
     }
 }
@@ -117,14 +150,6 @@ fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     folder
-}
-
-/// Starts a command whose words go to a file of that folder.
-fn spawn(command: &mut Command, folder: &Path) -> (Child, PathBuf) {
-    let log = folder.join("log");
-    let file = File::create(&log).unwrap();
-    let child = command.stdin(std::process::Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
-    (child.process_group(0).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")), log)
 }
 
 /// A free port, which stays free for whoever sets `SO_REUSEADDR`, as servers do, and is nobody else's.
