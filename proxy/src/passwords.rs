@@ -21,19 +21,36 @@ pub fn hash(password: &str) -> Result<String, NoRandomness> {
     Ok(hash.expect("passwords and this salt are not too long").to_string())
 }
 
-/// Whether a hash is of this password. Takes tens of milliseconds, or hundreds.
+/// Whether a hash is of this password. Takes tens of milliseconds, or hundreds: as long for any wrong one.
 pub(crate) fn is_of(hash: &str, password: &[u8]) -> bool {
     if hash.starts_with("$2") {
-        is_of_bcrypt(hash, password)
+        verify_bcrypt(hash, password) == Bcrypt::Right
     } else {
         Argon2::default().verify_password(password, hash).is_ok()
     }
 }
 
-/// bcrypt looks at so many bytes, and at none behind a NUL. What has more is no password: it would be as good as any other with
-/// the same begin.
-fn is_of_bcrypt(hash: &str, password: &[u8]) -> bool {
-    password.len() <= BCRYPT_MAX_BYTES && !password.contains(&0) && bcrypt::verify(password, hash).unwrap_or(false)
+/// What bcrypt says to a password.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bcrypt {
+    Right,
+    /// Of what bcrypt looked at. Something else came behind that, so it is no password: it would be as good as any other with the
+    /// same begin.
+    Begin,
+    Wrong,
+}
+
+/// bcrypt looks at so many bytes, and at none behind a NUL. What has more is verified all the same: an answer at once would tell
+/// that there is such a user.
+fn verify_bcrypt(hash: &str, password: &[u8]) -> Bcrypt {
+    let looked_at = password.split(|&byte| byte == 0).next().unwrap_or_default();
+    let looked_at = &looked_at[..looked_at.len().min(BCRYPT_MAX_BYTES)];
+    let is_whole = looked_at.len() == password.len();
+    match bcrypt::verify(looked_at, hash) {
+        Ok(true) if is_whole => Bcrypt::Right,
+        Ok(true) => Bcrypt::Begin,
+        Ok(false) | Err(_) => Bcrypt::Wrong,
+    }
 }
 
 #[cfg(test)]
@@ -73,6 +90,19 @@ mod tests {
             assert!(!is_of(OF_72, &x[..length]), "{length}");
         }
         assert!(!is_of(OF_73, &x[..73]), "nobody knows what was behind");
+    }
+
+    /// Only whoever asked bcrypt can tell these apart.
+    #[test]
+    fn a_password_that_is_too_long_or_has_a_nul_is_verified_like_any_other_before_it_is_refused() {
+        let (x, y) = ([b'x'; 100], [b'y'; 100]);
+        assert_eq!(verify_bcrypt(OF_72, &x[..72]), Bcrypt::Right);
+        for length in [73, 100] {
+            assert_eq!(verify_bcrypt(OF_72, &x[..length]), Bcrypt::Begin, "{length}");
+            assert_eq!(verify_bcrypt(OF_72, &y[..length]), Bcrypt::Wrong, "{length}");
+        }
+        assert_eq!(verify_bcrypt(BCRYPT[0], b"open sesame\0"), Bcrypt::Begin);
+        assert_eq!(verify_bcrypt(BCRYPT[0], b"open\0sesame"), Bcrypt::Wrong);
     }
 
     #[test]

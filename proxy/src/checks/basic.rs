@@ -15,7 +15,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dormouse_link::policy;
+use dormouse_link::policy::{self, User};
 use http::{HeaderMap, header};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -155,16 +155,13 @@ impl Basic {
                     let turn = timeout(TURN_WAIT, Arc::clone(&verifier.at_a_time).acquire_owned()).await;
                     // It is never closed.
                     let running = turn.map_err(|_| Reason::AccessBusy)?.map_err(|_| Reason::Internal)?;
-                    // For an unknown name somebody's hash is verified, too: how long it takes tells nothing.
-                    let user = self.policy.users.iter().find(|user| user.name == credentials.name);
-                    let is_known = user.is_some();
-                    let hash = user.or(self.policy.users.first()).map(|user| user.hash.0.clone()).unwrap_or_default();
-                    let password = credentials.password;
+                    let (hash, whose) = verified_against(&self.policy.users, &credentials.name);
+                    let (hash, password) = (hash.to_owned(), credentials.password);
                     let verified = tokio::task::spawn_blocking(move || {
                         let _running = running;
                         passwords::is_of(&hash, &password)
                     });
-                    let is_right = verified.await.map_err(|_| Reason::Internal)? && is_known;
+                    let is_right = verified.await.map_err(|_| Reason::Internal)? && whose == Whose::Theirs;
                     pending.verdict = Some(is_right);
                     return if is_right { Ok(()) } else { Err(Reason::Unauthorized) };
                 }
@@ -189,6 +186,29 @@ impl Basic {
     fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose hash a password is verified against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Whose {
+    /// That of the name's user.
+    Theirs,
+    /// Somebody else's: the name is nobody's.
+    StandIns,
+}
+
+/// The hash for a name. Users' may differ in what they cost, and for a name that is nobody's there is one too: one that stays,
+/// through restarts, on every edge and mostly through changes of the policy, so that how long it takes does not tell such names
+/// from others. Which one is the hashes' secret.
+fn verified_against<'u>(users: &'u [User], name: &str) -> (&'u str, Whose) {
+    let by_hash = |user: &&User| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, user.hash.0.as_bytes());
+        Digest::try_from(hmac::sign(&key, name.as_bytes()).as_ref()).unwrap_or_default()
+    };
+    // Looked for in any case, for looking takes time as well.
+    let stand_in = users.iter().max_by_key(by_hash).map(|user| user.hash.0.as_str()).unwrap_or_default();
+    let user = users.iter().find(|user| user.name == name);
+    user.map_or((stand_in, Whose::StandIns), |user| (&user.hash.0, Whose::Theirs))
 }
 
 /// A verification under way; its drop says the verdict, if there is one, to all who wait for it.

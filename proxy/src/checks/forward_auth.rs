@@ -203,3 +203,6 @@ fn relayed(status: StatusCode, fields: &HeaderMap, body: Bytes) -> Answer {
     }
     Answer { status: status.as_u16(), fields, body }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,32 +124,22 @@ async fn an_event_stream_may_be_silent_for_longer_than_a_gap() {
 
 #[tokio::test]
 async fn p38_a_client_that_does_not_read_for_a_while_is_not_the_instances_fault() {
-    let (world, origin) = world(POLICY).await;
+    // Longer than the pauses of an instance on a busy machine.
+    let (world, origin) = world(r#"{"limits":{"gap_ms":1000}}"#).await;
     let length = 32 << 20;
-    let large =
-        [format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes(), vec![b'x'; length]].concat();
-    for version in [1, 2] {
-        origin.say(&large);
-        let mut one = world.client().await;
-        let mut two = http2::Client::connect(world.http()).await;
-        let before = origin.requests().len();
-        let answer = if version == 1 {
-            one.send(format!("GET /raw HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
-            None
-        } else {
-            let (answer, mut stream) = two.begin(http2::request(http::Method::GET, HOST, "/raw")).await;
-            stream.send_data(bytes::Bytes::new(), true).expect("its end");
-            Some(answer)
-        };
-        origin.got(before + 1).await;
-        for _ in 0..3 {
-            one_gap(&world, &origin).await;
-        }
-        let body = match answer {
-            None => one.response().await.body,
-            Some(answer) => soon("an answer", http2::read(answer)).await.expect("a whole answer").body,
-        };
-        assert_eq!(body.len(), length, "{version}");
+    let large = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    origin.say([large, vec![b'x'; length]].concat());
+    let mut one = world.client().await;
+    one.send(format!("GET /raw HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    let mut two = http2::Client::connect(world.http()).await;
+    let (answer, mut stream) = two.begin(http2::request(http::Method::GET, HOST, "/raw")).await;
+    stream.send_data(bytes::Bytes::new(), true).expect("its end");
+    origin.got(2).await;
+    for _ in 0..3 {
+        one_gap(&world, &origin).await;
     }
+    assert_eq!(one.response().await.body.len(), length);
+    let answer = soon("an answer", http2::read(answer)).await.expect("a whole answer");
+    assert_eq!(answer.body.len(), length);
     world.stop().await;
 }

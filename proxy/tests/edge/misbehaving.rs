@@ -10,6 +10,11 @@ use crate::world::{World, http2, ready, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
+/// What is to be answered has all the time that it needs.
+const RULES: &str = r#"{"kind":"route","host":"a.example","rules":[{"environment":"a.example"},
+    {"path":"/silent","environment":"a.example","limits":{"answer_ms":150}},
+    {"path":"/stops","environment":"a.example","replace_prefix":"/","limits":{"gap_ms":150}}]}"#;
+
 /// Which connection to the origin an answer comes on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum On {
@@ -76,9 +81,9 @@ fn wrongs() -> Vec<(&'static str, String, Outcome)> {
         ("/raw-reset", format!("{OK}Content-Length: 6\r\n\r\nhello"), Broken),
         ("/raw-reset", format!("{OK}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"), Broken),
         ("/raw-reset", OK.to_owned(), Refused(502)),
-        // Silence, before an answer and within one.
+        // Silence, before an answer and within one: of rules that allow but a moment of it.
         ("/silent", String::new(), Refused(504)),
-        ("/raw", format!("{OK}Content-Length: 6\r\n\r\nhello"), Broken),
+        ("/stops/raw", format!("{OK}Content-Length: 6\r\n\r\nhello"), Broken),
     ]
 }
 
@@ -87,12 +92,12 @@ async fn world() -> (World, Origin) {
         // One pool, that keeps what it has.
         config.workers = 1;
         config.limits.pooled_idle = Duration::from_secs(100);
-        config.limits.response_gap = Duration::from_millis(150);
         config.listeners[0].http2 = Http2::On;
     })
     .await;
     let origin = Origin::start("one").await;
-    world.serve("a.example", &[&origin]).await;
+    let rules = serde_json::from_str(RULES).expect("a route");
+    world.publish([rules, ready("a.example", 1, &[&origin])]).await;
     (world, origin)
 }
 

@@ -51,6 +51,53 @@ async fn a_hash_by_htpasswd_counts_as_any_other() {
     assert_eq!((verdicts.right.len(), verdicts.wrong.len()), (1, 2));
 }
 
+fn users(numbers: std::ops::Range<u32>) -> Vec<User> {
+    let user = |number| json(format!(r#"{{"name": "user{number}", "hash": "$2y$04$salt and hash {number}"}}"#));
+    numbers.map(user).collect()
+}
+
+fn json(text: String) -> User {
+    serde_json::from_str(&text).expect("a user")
+}
+
+#[test]
+fn a_password_of_a_user_is_verified_against_the_users_own_hash() {
+    let users = users(0..10);
+    for user in &users {
+        assert_eq!(verified_against(&users, &user.name), (user.hash.0.as_str(), Whose::Theirs));
+    }
+    assert_eq!(verified_against(&[], "user0"), ("", Whose::StandIns));
+}
+
+/// Else the time tells who there is where the hashes differ in what they cost.
+#[test]
+fn names_of_nobody_are_verified_against_any_users_hash_and_each_always_against_the_same() {
+    let ten = users(0..10);
+    let of = |users: &[User], number| {
+        let (hash, whose) = verified_against(users, &format!("nobody{number}"));
+        assert_eq!(whose, Whose::StandIns);
+        hash.to_owned()
+    };
+    let mut counts = HashMap::new();
+    let (mut turned, eleven, mut changed) = (users(0..10), users(0..11), 0);
+    turned.reverse();
+    for number in 0..1000 {
+        let hash = of(&ten, number);
+        assert_eq!(of(&turned, number), hash, "whichever order the users are in");
+        let with_another = of(&eleven, number);
+        assert!(with_another == hash || with_another == eleven[10].hash.0, "a new user takes names for itself alone");
+        changed += u32::from(with_another != hash);
+        *counts.entry(hash).or_insert(0) += 1;
+    }
+    assert_eq!(counts.len(), 10);
+    assert!(counts.values().all(|count| (50..200).contains(count)), "{counts:?}");
+    assert!((30..200).contains(&changed), "{changed}");
+    let salted = |user: &User| json(serde_json::to_string(user).expect("text").replace("salt", "other"));
+    let others: Vec<_> = ten.iter().map(salted).collect();
+    let is_the_same = |number| of(&others, number).replace("other", "salt") == of(&ten, number);
+    assert!(!(0..100).all(is_the_same), "whose it is depends on the hashes, which nobody knows");
+}
+
 #[tokio::test]
 async fn name_and_password_are_not_one_text() {
     let verifier = Verifier::new(1).expect("randomness");
