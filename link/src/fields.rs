@@ -50,6 +50,16 @@ const OF_MESSAGES: [&str; 11] = [
 /// How the bytes of an answer's body are to be read, and what only the next hop is asked.
 const OF_ANSWERS: [&str; 2] = ["content-encoding", "proxy-authenticate"];
 
+/// A `tchar` (RFC 9110 section 5.6.2), of which names of fields are.
+pub fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The name that application servers take it for.
+pub fn canonical(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
 /// Whether an application may take `name` for the (lower-case) field `field`.
 pub fn canonical_eq(name: &[u8], field: &str) -> bool {
     let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };

@@ -17,7 +17,7 @@ pub mod policy;
 mod route;
 mod table;
 
-pub use fields::{canonical_eq, is_disguise, is_reserved_for_proxies};
+pub use fields::{canonical, canonical_eq, is_disguise, is_reserved_for_proxies, is_token};
 pub use file::{FILE_MAX_BYTES, FileCertificate, FileEndpoint, FileEnvironment, FileError, FileRoute, TableFile};
 pub use host::{CertificateName, Covers, HOST_MAX_BYTES, Host, HostError, HostPattern, normalise_authority};
 pub use message::{Base, Gap, Rejected, Report, Seen, Update, Wanted};

@@ -70,7 +70,7 @@ pub(crate) async fn admit(
             Choice::Endpoint(flight) => return Ok(Admitted { flight, held_since }),
             Choice::Refuse(reason) => {
                 if matches!(reason, Reason::Failed { .. }) {
-                    edge.signals.refused(cell);
+                    edge.signals.missed(cell);
                 }
                 return Err(NotAdmitted::Refused(reason));
             }

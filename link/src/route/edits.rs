@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fields::{canonical_eq, is_editable_in_answers, is_editable_in_requests};
+use crate::fields::{canonical, canonical_eq, is_editable_in_answers, is_editable_in_requests, is_token};
 use crate::once;
 
 /// Fields that a rule may change of requests, and of answers.
@@ -120,16 +120,6 @@ fn check_name(edit: Edit, name: &str, head: Head) -> Result<(), EditError> {
         (Head::Answer, Edit::Set) if is("set-cookie") => Err(EditError::NotSet(name.to_owned())),
         _ => Ok(()),
     }
-}
-
-/// The name that application servers take it for.
-fn canonical(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
-}
-
-/// A `tchar` (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -9,7 +9,11 @@ use dormouse_link::policy::{Coding, Compression};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::fields::Fields;
+use crate::decide::response::is_event_stream;
 use crate::front::head::{Kind, Version};
+
+/// The begin of the media types of calls.
+const GRPC: &[u8] = b"application/grpc";
 
 /// The weight of a coding that is liked best, in thousandths.
 const WHOLE: u16 = 1000;
@@ -82,10 +86,9 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 fn has_type(policy: &Compression, headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
     let media_type = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-    let begins = |with: &[u8]| media_type.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
     policy.types.iter().any(|types| types.has(media_type))
-        && !begins(b"text/event-stream")
-        && !begins(b"application/grpc")
+        && !is_event_stream(headers)
+        && !media_type.get(..GRPC.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(GRPC))
 }
 
 /// The coding that a client likes best, by the policy's order where it likes several alike; none where it takes the answer as

@@ -3,7 +3,7 @@
 //!
 //! Pure. Whatever names and values are in here, were checked with the route.
 
-use dormouse_link::canonical_eq;
+use dormouse_link::{canonical, canonical_eq};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// See the module.
@@ -21,7 +21,7 @@ impl Edits {
         let written = said.set.iter().chain(&said.add);
         let field = |(name, value): (&String, &String)| Some((name.parse().ok()?, value.parse().ok()?));
         Self {
-            removed: removed.map(|name| name.to_ascii_lowercase().replace('_', "-").into()).collect(),
+            removed: removed.map(|name| canonical(name).into()).collect(),
             written: written.filter_map(field).collect(),
         }
     }

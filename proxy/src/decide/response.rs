@@ -1,13 +1,24 @@
-//! Whether an instance's answer can be read in one way only; if not, its client gets a bad gateway and never a guess.
+//! What an instance's answer is: whether it can be read in one way only (if not, its client gets a bad gateway and never a guess),
+//! and whether it is an event stream.
 //!
 //! Pure; the lanes ask for each head before anything of it is passed on. Pingora has refused what is no head, and put folded
 //! values into one line; but it takes equal lengths for one, and any codings that end in `chunked`.
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
+/// The begin of an event stream's media type.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// Whether there is one way to find the end of the body.
 pub(crate) fn is_clear(version: Version, headers: &HeaderMap) -> bool {
     length_is_clear(headers) && coding_is_clear(version, headers)
+}
+
+/// Whether the answer goes on as long as something happens, and may be silent in between.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+    let begin = media_type.and_then(|media_type| media_type.get(..EVENT_STREAM.len()));
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 fn length_is_clear(headers: &HeaderMap) -> bool {
@@ -35,6 +46,17 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a value"));
         }
         is_clear(Version::HTTP_11, &headers)
+    }
+
+    #[test]
+    fn event_streams_are_known_by_the_begin_of_their_media_type() {
+        let is = |value: &str| {
+            let value = HeaderValue::try_from(value).expect("a value");
+            is_event_stream(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)]))
+        };
+        assert!(is("text/event-stream") && is("Text/Event-Stream;charset=utf-8") && is(" text/event-stream"));
+        assert!(!is("") && !is("text/event") && !is("text/html, text/event-stream"));
+        assert!(!is_event_stream(&HeaderMap::new()));
     }
 
     #[test]

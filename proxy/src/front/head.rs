@@ -6,7 +6,9 @@ mod target;
 
 use std::ops::Range;
 
-use dormouse_link::{HOST_MAX_BYTES, canonical_eq, is_disguise, is_reserved_for_proxies, normalise_authority};
+use dormouse_link::{
+    HOST_MAX_BYTES, canonical_eq, is_disguise, is_reserved_for_proxies, is_token, normalise_authority,
+};
 use http::{Method, header, request};
 use httparse::{EMPTY_HEADER, Header};
 
@@ -482,11 +484,6 @@ fn content_length(value: &[u8]) -> Result<u64, Reason> {
 
 fn contains(value: &[u8], media_type: &[u8]) -> bool {
     value.windows(media_type.len()).any(|window| window.eq_ignore_ascii_case(media_type))
-}
-
-/// A `tchar` (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -85,12 +85,7 @@ impl Signals {
         self.hurry();
     }
 
-    /// A request to it was refused because it failed.
-    pub(crate) fn refused(&self, cell: &Arc<Cell>) {
-        self.missed(cell);
-    }
-
-    /// Somebody wants it who does not wait.
+    /// Somebody wants it who does not wait: who was refused because it failed, or says something while it is to sleep.
     pub(crate) fn missed(&self, cell: &Arc<Cell>) {
         cell.missed.store(true, Ordering::SeqCst);
         list(&self.wanted, &cell.wanted_listed, cell);
