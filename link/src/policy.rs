@@ -18,11 +18,14 @@ pub use balance::{
 };
 pub use compression::{Coding, Compression, CompressionError, MediaTypes, MediaTypesError};
 pub use limits::{Limits, LimitsError, Rate};
-pub use maintenance::{Maintenance, Pause, PauseError};
+pub use maintenance::{Maintenance, MaintenanceError, Pause, PauseError};
 pub use pages::{PAGE_MAX_BYTES, Page, Pages, PagesError};
 pub use upstream::{IdleSeconds, IdleSecondsError, Pool, UpstreamProtocol};
 
 use serde::{Deserialize, Serialize};
+
+/// Networks of one list; each request is compared with all of them.
+const NETWORKS_MAX: usize = 256;
 
 /// How an environment's requests are to be treated. Sections are boxed: most environments have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,9 @@ pub enum PolicyError {
     /// In `access`.
     #[error("policy.access: {0}")]
     Access(#[from] AccessError),
+    /// In `maintenance`.
+    #[error("policy.maintenance: {0}")]
+    Maintenance(#[from] MaintenanceError),
     /// In `pause`.
     #[error("policy.pause: {0}")]
     Pause(#[from] PauseError),
@@ -85,12 +91,15 @@ impl Policy {
 
     /// Whether an edge may serve by it.
     pub fn check(&self) -> Result<(), crate::Invalid> {
-        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _, compression, pages } = self;
+        let Self { limits, access, maintenance, pause, balance, protocol: _, pool: _, compression, pages } = self;
         if let Some(limits) = limits {
             limits.check().map_err(PolicyError::from)?;
         }
         if let Some(access) = access {
             access.check().map_err(PolicyError::from)?;
+        }
+        if let Some(maintenance) = maintenance {
+            maintenance.check().map_err(PolicyError::from)?;
         }
         if let Some(pause) = pause {
             pause.check().map_err(PolicyError::from)?;

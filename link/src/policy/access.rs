@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::NETWORKS_MAX;
 use crate::fields::{is_of_messages, is_said_by_edges};
 use crate::{HOST_MAX_BYTES, Network, normalise_authority};
 
@@ -37,6 +38,7 @@ const COPIES_MAX: usize = 32;
 const AUTHORITY_MS_MAX: u32 = 30_000;
 /// How long it may take if it is not said.
 const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
+
 /// Who is let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -134,6 +136,9 @@ fn authority_ms() -> NonZeroU32 {
 /// What is wrong with rules of access.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
+    /// Too many.
+    #[error("{0} has at most {NETWORKS_MAX} networks")]
+    Networks(&'static str),
     /// None, or too many.
     #[error("basic.users has from 1 to {USERS_MAX} users")]
     Users,
@@ -174,6 +179,11 @@ impl Access {
     }
 
     pub(super) fn check(&self) -> Result<(), AccessError> {
+        for (name, networks) in [("allow", &self.allow), ("deny", &self.deny)] {
+            if networks.len() > NETWORKS_MAX {
+                return Err(AccessError::Networks(name));
+            }
+        }
         self.basic.as_ref().map_or(Ok(()), Basic::check)?;
         self.forward_auth.as_ref().map_or(Ok(()), ForwardAuth::check)
     }

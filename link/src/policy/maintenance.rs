@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::NETWORKS_MAX;
 use crate::Network;
 
 /// When clients may come again, in seconds, if it is not said.
@@ -60,6 +61,20 @@ impl Default for Maintenance {
 impl Default for Pause {
     fn default() -> Self {
         Self { requests: HELD_MAX, wait_ms: HELD_MS }
+    }
+}
+
+/// What is wrong with maintenance.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MaintenanceError {
+    /// Too many.
+    #[error("allow has at most {NETWORKS_MAX} networks")]
+    Networks,
+}
+
+impl Maintenance {
+    pub(super) fn check(&self) -> Result<(), MaintenanceError> {
+        if self.allow.len() > NETWORKS_MAX { Err(MaintenanceError::Networks) } else { Ok(()) }
     }
 }
 

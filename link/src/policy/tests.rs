@@ -18,6 +18,19 @@ fn large_page() -> String {
     format!(r#"{{"pages": {{"failed": "{}"}}}}"#, "x".repeat(PAGE_MAX_BYTES + 1))
 }
 
+fn networks(section: &str, field: &str, count: usize) -> String {
+    let networks: Vec<_> = (0..count).map(|at| format!("\"2001:db8:{at:x}::/48\"")).collect();
+    format!(r#"{{"{section}": {{"{field}": [{}]}}}}"#, networks.join(", "))
+}
+
+#[test]
+fn as_many_networks_as_may_be_are_taken() {
+    for (section, field) in [("access", "allow"), ("access", "deny"), ("maintenance", "allow")] {
+        let policy: Policy = serde_json::from_str(&networks(section, field, 256)).expect("networks");
+        assert_eq!(policy.check(), Ok(()), "{section}.{field}");
+    }
+}
+
 #[test]
 fn a_policy_is_read_as_it_is_written() {
     for text in [
@@ -105,6 +118,9 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
         (&forward(r#""url": "http://a/", "copy": ["x_user"]"#), "\"x_user\" is no field that can be"),
         (&forward(r#""url": "http://a/", "timeout_ms": 30001"#), "forward_auth.timeout_ms is at most 30000"),
         (r#"{"maintenance": {"retry_after_seconds": 0}}"#, "expected a nonzero u32"),
+        (&networks("access", "allow", 257), "policy.access: allow has at most 256 networks"),
+        (&networks("access", "deny", 257), "policy.access: deny has at most 256 networks"),
+        (&networks("maintenance", "allow", 257), "policy.maintenance: allow has at most 256 networks"),
         (r#"{"pause": {"requests": 1001}}"#, "policy.pause: requests is at most 1000"),
         (r#"{"compression": {"types": []}}"#, "policy.compression: types has from 1 to 64 media types"),
         (r#"{"compression": {"types": ["html"]}}"#, "\"html\" is no media type: text/html"),
