@@ -10,6 +10,7 @@ mod compression;
 mod limits;
 mod maintenance;
 mod pages;
+mod pem;
 mod upstream;
 
 pub use access::{Access, AccessError, Authorization, Basic, ForwardAuth, PasswordHash, User};

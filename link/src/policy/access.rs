@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::NETWORKS_MAX;
+use super::{NETWORKS_MAX, pem};
 use crate::fields::{is_of_messages, is_said_by_edges};
 use crate::{HOST_MAX_BYTES, Network, normalise_authority};
 
@@ -158,7 +158,7 @@ pub enum AccessError {
     Url,
     /// It certifies nobody.
     #[error(
-        "forward_auth.ca is certificates as PEM, of up to {CA_MAX_BYTES} bytes, and for a url that begins with https://"
+        "forward_auth.ca is whole certificates as PEM, of up to {CA_MAX_BYTES} bytes, and for a url that begins with https://"
     )]
     Ca,
     /// It cannot be copied.
@@ -297,7 +297,8 @@ impl ForwardAuth {
         if self.url.len() > URL_MAX_BYTES || !self.url.bytes().all(graphic) || self.host().is_none() {
             return Err(AccessError::Url);
         }
-        if self.ca.as_ref().is_some_and(|ca| !self.is_secure() || !is_pem(ca)) {
+        let bearable = |ca: &str| ca.len() <= CA_MAX_BYTES && pem::are_certificates(ca);
+        if self.ca.as_ref().is_some_and(|ca| !self.is_secure() || !bearable(ca)) {
             return Err(AccessError::Ca);
         }
         if self.copy.len() > COPIES_MAX {
@@ -311,12 +312,6 @@ impl ForwardAuth {
         }
         Ok(())
     }
-}
-
-/// Whether it looks like certificates; edges read them.
-fn is_pem(text: &str) -> bool {
-    let plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
-    text.len() <= CA_MAX_BYTES && text.bytes().all(plain) && text.contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn can_be_copied(name: &str) -> bool {

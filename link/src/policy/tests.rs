@@ -10,6 +10,9 @@ fn refused(text: &str) -> String {
 
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// By `openssl req -x509`.
+const CA: &str = include_str!("ca.pem");
+
 fn with_hash(hash: &str) -> String {
     format!(r#"{{"access": {{"basic": {{"users": [{{"name": "ann", "hash": "{hash}"}}]}}}}}}"#)
 }
@@ -33,11 +36,12 @@ fn as_many_networks_as_may_be_are_taken() {
 
 #[test]
 fn a_policy_is_read_as_it_is_written() {
+    let ca = serde_json::to_string(CA).expect("a text");
     for text in [
         "{}",
         r#"{"limits":{"rate":{"requests":100,"per_seconds":1,"burst":200},"concurrency":50,"body_bytes":0,"total_ms":1}}"#,
         r#"{"access":{"allow":["10.0.0.0/8"],"deny":["2001:db8::/32","unix"],"indexed":false}}"#,
-        r#"{"access":{"forward_auth":{"url":"https://a/","ca":"-----BEGIN CERTIFICATE-----\n","timeout_ms":5000}}}"#,
+        &format!(r#"{{"access":{{"forward_auth":{{"url":"https://a/","ca":{ca},"timeout_ms":5000}}}}}}"#),
         r#"{"maintenance":{"retry_after_seconds":60,"allow":["192.0.2.1/32"]}}"#,
         r#"{"pause":{"requests":1000,"wait_ms":60000}}"#,
         r#"{"compression":{}}"#,
@@ -108,9 +112,12 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
             "policy.access: forward_auth.url begins with http:// or https://",
         ),
         (&forward(r#""url": "https:///""#), "forward_auth.url"),
-        (&forward(r#""url": "https://a/", "ca": "ca.pem""#), "policy.access: forward_auth.ca is certificates as PEM"),
-        (&forward(r#""url": "http://a/", "ca": "-----BEGIN CERTIFICATE-----""#), "forward_auth.ca"),
-        (&forward(r#""url": "https://a/", "ca": "-----BEGIN CERTIFICATE-----\u0000""#), "forward_auth.ca"),
+        (
+            &forward(r#""url": "https://a/", "ca": "-----BEGIN CERTIFICATE-----""#),
+            "policy.access: forward_auth.ca is whole certificates as PEM",
+        ),
+        (&forward(&format!(r#""url": "http://a/", "ca": {}"#, serde_json::json!(CA))), "forward_auth.ca"),
+        (&forward(&format!(r#""url": "https://a/", "ca": {}"#, serde_json::json!(CA.repeat(120)))), "of up to 65536"),
         (&forward(r#""url": "http://u@auth.example/""#), "forward_auth.url"),
         (&forward(r#""url": "http://""#), "forward_auth.url"),
         (&forward(r#""url": "http://a b/""#), "forward_auth.url"),
