@@ -30,7 +30,7 @@ const NETWORKS_MAX: usize = 256;
 
 /// How an environment's requests are to be treated. Sections are boxed: most environments have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Policy {
     /// How much is let through, and how long it may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +60,8 @@ pub struct Policy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pages: Option<Box<Pages>>,
 }
+
+crate::object::only!(Policy);
 
 /// Why a policy is refused, in words for its owner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

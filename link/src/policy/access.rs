@@ -41,7 +41,7 @@ const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
 
 /// Who is let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct Access {
     /// Only clients of these networks, if there are any; others get 403.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -63,7 +63,7 @@ pub struct Access {
 
 /// HTTP Basic authentication (RFC 7617).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Basic {
     /// What the password is for, shown to who is asked for it.
     #[serde(default = "realm")]
@@ -77,7 +77,7 @@ pub struct Basic {
 
 /// Somebody with a password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct User {
     /// Without a colon.
     pub name: String,
@@ -110,7 +110,7 @@ pub enum Authorization {
 
 /// Somebody else decides: asked for each request by a GET with the client's cookies and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct ForwardAuth {
     /// Who is asked: `http://` or `https://`, and whatever follows.
     pub url: String,
@@ -124,6 +124,8 @@ pub struct ForwardAuth {
     #[serde(default = "authority_ms")]
     pub timeout_ms: NonZeroU32,
 }
+
+crate::object::only!(Access, Basic, User, ForwardAuth);
 
 fn realm() -> String {
     "Restricted".to_owned()

@@ -93,6 +93,11 @@ fn hashes_are_of_a_known_kind_and_not_dearer_than_an_edge_can_bear() {
 fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
     let forward = |rest: &str| format!(r#"{{"access": {{"forward_auth": {{{rest}}}}}}}"#);
     for (text, words) in [
+        (r#"[null, null, {}]"#, "invalid type: sequence"),
+        (r#"{"maintenance": [60]}"#, "invalid type: sequence"),
+        (r#"{"pause": [10, 10]}"#, "invalid type: sequence"),
+        (r#"{"limits": {"rate": [10]}}"#, "invalid type: sequence"),
+        (r#"{"access": {"basic": {"users": [["ann", ""]]}}}"#, "invalid type: sequence"),
         (r#"{"limit": {}}"#, "unknown field `limit`"),
         (r#"{"limits": {"rat": 1}}"#, "unknown field `rat`"),
         (r#"{"limits": {"rate": {"requests": 0}}}"#, "expected a nonzero u32"),
