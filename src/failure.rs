@@ -34,6 +34,12 @@ pub enum Exit {
     NoPermission = 77,
     /// The configuration makes no sense.
     Configuration = 78,
+    /// Ctrl-C, where the program had to put something in order first: 128 and the signal's number, as shells have it.
+    Interrupted = 130,
+    /// Ctrl-\, likewise.
+    Quit = 131,
+    /// `kill`, likewise.
+    Terminated = 143,
 }
 
 /// Why a command failed.

@@ -19,6 +19,20 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|letter| if is_harmless(letter) || letter == '\n' { letter } else { ' ' }).collect()
 }
 
+/// JSON that cannot do anything to a terminal, and is the same value: such letters are inside of its texts only, and are written as JSON's
+/// numbers there.
+pub(crate) fn json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_harmless(letter) || letter == '\n' {
+            shown.push(letter);
+        } else {
+            shown.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    shown
+}
+
 /// A value as one line, not too long, with numbers for what would not be seen as it is.
 pub(crate) fn value(text: &str) -> String {
     let mut shown = String::new();

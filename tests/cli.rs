@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 mod matrix;
 #[path = "cli/policy.rs"]
 mod policy;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 /// One request that the stub saw.
 #[derive(Clone, Debug)]

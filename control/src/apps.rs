@@ -114,7 +114,7 @@ pub(crate) struct Settings {
 pub(crate) enum Taken {
     /// Every edge serves by it.
     Applied,
-    /// It is kept, and some edge has yet to take it.
+    /// It is kept, and some edge has yet to take it, or refused it.
     Kept,
 }
 
@@ -365,7 +365,8 @@ pub(crate) async fn set_policy(
 async fn taken(world: &World, environment: &Environment) -> Taken {
     world.publish_poke.notify_one();
     let applied = world.signals.applied(environment.generation, TAKEN_WITHIN).await;
-    if applied { Taken::Applied } else { Taken::Kept }
+    let refused = world.signals.is_refused(&environment.id, environment.generation);
+    if applied && !refused { Taken::Applied } else { Taken::Kept }
 }
 
 fn change_variables(variables: &mut BTreeMap<String, String>, change: BTreeMap<String, Option<String>>) {

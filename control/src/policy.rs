@@ -8,7 +8,8 @@ use dormouse_link::{Invalid, Policy};
 
 use crate::model::{Environment, LIVE};
 
-/// The longest policy as JSON, in bytes: enough for all pages at their largest. Each look at an environment reads it.
+/// The longest policy as JSON, in bytes. All pages at their largest are 448 KiB, and JSON writes some bytes (quotes, line ends) as two or
+/// more: they fit if those are no more than half of them. Each look at an environment reads it.
 const POLICY_MAX_BYTES: usize = 768 * 1024;
 
 /// What is said of a policy by single words; what is `None` stays.

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dormouse_link::{EnvironmentId, Generation, Report};
+use dormouse_link::{EnvironmentId, Generation, ObjectId, Report};
 use tokio::sync::Notify;
 
 use crate::model::Millis;
@@ -40,6 +40,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Edge {
     acked: Generation,
+    /// What it did not take, by the version that it refused last.
+    refused: HashMap<EnvironmentId, Generation>,
     drained: HashMap<EnvironmentId, Generation>,
 }
 
@@ -87,15 +89,25 @@ impl Signals {
         tokio::time::timeout(within, applied).await.is_ok()
     }
 
+    /// Whether an edge refused this version of an environment, and serves by the one before.
+    pub(crate) fn is_refused(&self, environment: &EnvironmentId, version: Generation) -> bool {
+        self.inner().edges.values().any(|edge| edge.refused.get(environment) == Some(&version))
+    }
+
     /// Takes an edge's word. Returns the environments that should be looked at because of it.
     pub(crate) fn hear(&self, edge: EdgeId, report: &Report, now: Millis) -> Vec<EnvironmentId> {
         let mut inner = self.inner();
         let inner = &mut *inner;
         match report {
-            Report::Acked { generation, .. } => {
+            Report::Acked { generation, rejected } => {
                 // A word of an edge that has left says nothing about those that are there.
                 let Some(edge) = inner.edges.get_mut(&edge) else { return Vec::new() };
                 edge.acked = edge.acked.max(*generation);
+                for rejected in rejected {
+                    if let ObjectId::Environment(id) = &rejected.id {
+                        edge.refused.insert(id.clone(), rejected.version);
+                    }
+                }
                 self.acks.notify_waiters();
                 inner.unacked.drain().collect()
             }

@@ -34,7 +34,7 @@ pub const FILE_MAX_BYTES: u64 = 512 << 20;
 
 /// What a table file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct TableFile {
     /// Who serves what.
     pub routes: Vec<FileRoute>,
@@ -51,7 +51,7 @@ pub struct TableFile {
 
 /// Requests for a host go to endpoints, its own or those of an environment, or elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct FileRoute {
     /// The host; `*.` and a domain for hosts one label below it; `*` for the rest.
     pub host: HostPattern,
@@ -95,7 +95,7 @@ pub struct FileRoute {
 
 /// What a host asks of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct FileHost {
     /// About HTTPS.
     #[serde(default)]
@@ -104,7 +104,7 @@ pub struct FileHost {
 
 /// Who serves the routes that name it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct FileEnvironment {
     /// Where instances listen, plain HTTP/1.1; at least one.
     pub endpoints: Vec<FileEndpoint>,
@@ -115,7 +115,7 @@ pub struct FileEnvironment {
 
 /// Where a host's certificate is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct FileCertificate {
     /// The host it is offered for, or `*.` and a domain for all hosts one label below it.
     pub host: CertificateName,
@@ -124,6 +124,8 @@ pub struct FileCertificate {
     /// A PEM file with the private key; relative to the table file.
     pub key: PathBuf,
 }
+
+crate::object::only!(TableFile, FileRoute, FileHost, FileEnvironment, FileCertificate);
 
 impl TableFile {
     /// Reads a file's text, and checks it whole.

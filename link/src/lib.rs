@@ -11,6 +11,7 @@ mod message;
 mod millis;
 mod name;
 mod network;
+mod object;
 mod once;
 pub mod path;
 pub mod policy;

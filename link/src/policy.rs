@@ -10,6 +10,7 @@ mod compression;
 mod limits;
 mod maintenance;
 mod pages;
+mod pem;
 mod upstream;
 
 pub use access::{Access, AccessError, Authorization, Basic, ForwardAuth, PasswordHash, User};
@@ -18,15 +19,18 @@ pub use balance::{
 };
 pub use compression::{Coding, Compression, CompressionError, MediaTypes, MediaTypesError};
 pub use limits::{Limits, LimitsError, Rate};
-pub use maintenance::{Maintenance, Pause, PauseError};
+pub use maintenance::{Maintenance, MaintenanceError, Pause, PauseError};
 pub use pages::{PAGE_MAX_BYTES, Page, Pages, PagesError};
 pub use upstream::{IdleSeconds, IdleSecondsError, Pool, UpstreamProtocol};
 
 use serde::{Deserialize, Serialize};
 
+/// Networks of one list; each request is compared with all of them.
+const NETWORKS_MAX: usize = 256;
+
 /// How an environment's requests are to be treated. Sections are boxed: most environments have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Policy {
     /// How much is let through, and how long it may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +61,8 @@ pub struct Policy {
     pub pages: Option<Box<Pages>>,
 }
 
+crate::object::only!(Policy);
+
 /// Why a policy is refused, in words for its owner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
@@ -66,6 +72,9 @@ pub enum PolicyError {
     /// In `access`.
     #[error("policy.access: {0}")]
     Access(#[from] AccessError),
+    /// In `maintenance`.
+    #[error("policy.maintenance: {0}")]
+    Maintenance(#[from] MaintenanceError),
     /// In `pause`.
     #[error("policy.pause: {0}")]
     Pause(#[from] PauseError),
@@ -85,12 +94,15 @@ impl Policy {
 
     /// Whether an edge may serve by it.
     pub fn check(&self) -> Result<(), crate::Invalid> {
-        let Self { limits, access, maintenance: _, pause, balance, protocol: _, pool: _, compression, pages } = self;
+        let Self { limits, access, maintenance, pause, balance, protocol: _, pool: _, compression, pages } = self;
         if let Some(limits) = limits {
             limits.check().map_err(PolicyError::from)?;
         }
         if let Some(access) = access {
             access.check().map_err(PolicyError::from)?;
+        }
+        if let Some(maintenance) = maintenance {
+            maintenance.check().map_err(PolicyError::from)?;
         }
         if let Some(pause) = pause {
             pause.check().map_err(PolicyError::from)?;

@@ -80,7 +80,7 @@ pub struct Forward {
 
 /// What a host asks of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Https {
     /// Where plain requests are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub struct Https {
 
 /// Plain requests are sent to the same address under HTTPS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct ToHttps {
     /// With which status.
     #[serde(default)]
@@ -104,7 +104,7 @@ pub struct ToHttps {
 
 /// `Strict-Transport-Security` (RFC 6797).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Hsts {
     /// For how many seconds browsers remember it; 0 makes them forget.
     pub max_age: u32,
@@ -115,6 +115,8 @@ pub struct Hsts {
     #[serde(default)]
     pub preload: bool,
 }
+
+crate::object::only!(Https, ToHttps, Hsts);
 
 impl Hsts {
     /// The field's value.

@@ -10,7 +10,7 @@
 mod asking;
 mod basic;
 mod concurrency;
-mod forward_auth;
+pub(crate) mod forward_auth;
 mod rates;
 mod robots;
 mod rule;

@@ -11,9 +11,13 @@ use crate::failure::Failure;
 
 /// Changes what was named, and shows what is true then.
 pub(super) async fn set(args: &SetArgs) -> Result<(), Failure> {
+    password::asking(args.password.as_deref(), set_all(args)).await
+}
+
+async fn set_all(args: &SetArgs) -> Result<(), Failure> {
     let api = Api::new(&args.target.api)?;
     let path = format!("/apps/{}/environments/{}", args.target.name, args.target.environment);
-    let (text, environment): (_, Environment) = api.change(Method::PATCH, &path, Some(&change(args)?)).await?;
+    let (text, environment): (_, Environment) = api.change(Method::PATCH, &path, Some(&change(args).await?)).await?;
     if api.format == Format::Json {
         return Failure::print(&format!("{text}\n"));
     }
@@ -52,7 +56,7 @@ fn policy(policy: &Policy) -> Vec<[String; 2]> {
     pairs
 }
 
-fn change(args: &SetArgs) -> Result<Value, Failure> {
+async fn change(args: &SetArgs) -> Result<Value, Failure> {
     let mut change = Map::new();
     match args.sleep_after {
         None => {}
@@ -77,9 +81,11 @@ fn change(args: &SetArgs) -> Result<Value, Failure> {
             change.insert(name.to_owned(), json!(switch == Switch::On));
         }
     }
-    let removed = args.removed_passwords.iter().map(|user| Ok((user.clone(), Value::Null)));
-    let set = args.password.iter().map(|user| Ok((user.clone(), json!(password::hashed(user)?))));
-    let passwords = removed.chain(set).collect::<Result<Map<_, _>, Failure>>()?;
+    let removed = args.removed_passwords.iter().map(|user| (user.clone(), Value::Null));
+    let mut passwords: Map<_, _> = removed.collect();
+    if let Some(user) = &args.password {
+        passwords.insert(user.clone(), json!(password::hashed(user).await?));
+    }
     if !passwords.is_empty() {
         change.insert("passwords".to_owned(), Value::Object(passwords));
     }

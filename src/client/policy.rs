@@ -7,8 +7,8 @@ use std::path::Path;
 use reqwest::Method;
 use serde_json::Value;
 
+use super::Format;
 use super::api::Api;
-use super::{Format, show};
 use crate::cli::PolicyArgs;
 use crate::failure::{Exit, Failure};
 use crate::plain;
@@ -29,7 +29,7 @@ pub(super) async fn run(args: &PolicyArgs) -> Result<(), Failure> {
     match api.format {
         Format::Json => Failure::print(&format!("{text}\n")),
         // What is shown can be edited and said again.
-        Format::Text => Failure::print(&format!("{}\n", show::plain(&format!("{policy:#}")))),
+        Format::Text => Failure::print(&format!("{}\n", plain::json(&format!("{policy:#}")))),
     }
 }
 

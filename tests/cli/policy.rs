@@ -87,6 +87,22 @@ fn a_policy_is_shown_said_by_a_file_and_removed() {
     fails(&dormouse(&[&POLICY[..], &["--file", "-", "--clear"]].concat()), 64, &["cannot be used with"]);
 }
 
+/// A page in a language that is written from the right has such marks, and a terminal must not follow them.
+#[test]
+fn what_a_policy_shows_is_the_same_policy_when_it_is_said_again_and_moves_no_cursor() {
+    let page = "a\u{202e}b\u{2028}c\u{9b}d\u{7f}e\u{200f}f\u{1b}[2J\t\"\\ \u{fffe}\u{1f600} אé\n";
+    let policy = json!({"pages": {"waking": page, "denied": "\u{2069}"}});
+    let shown = Stub::json(&policy).run(&POLICY);
+    assert_eq!(code(&shown), 0, "{}", err(&shown));
+    let moves =
+        |letter: char| letter != '\n' && (letter.is_control() || "\u{202e}\u{2028}\u{200f}\u{2069}".contains(letter));
+    assert!(!out(&shown).contains(moves), "{:?}", out(&shown));
+    assert!(out(&shown).contains("אé"), "what is only itself is shown as it is: {}", out(&shown));
+    let stub = Stub::json(&policy);
+    assert_eq!(code(&reading(&stub, &[&POLICY[..], &["--file", "-"]].concat(), out(&shown).as_bytes())), 0);
+    assert_eq!(serde_json::from_str::<Value>(&stub.asked().body).unwrap(), policy);
+}
+
 #[test]
 fn a_change_that_an_edge_has_yet_to_take_is_told() {
     let stub = Stub::new(202, "application/json", json!({}));

@@ -122,6 +122,16 @@ fn what_is_wrong_is_told_with_its_place() {
             r#"{"routes": [], "environments": {"x": {"endpoints": ["127.0.0.1:1"], "policy": {"x": 1}}}}"#,
             "unknown field `x`",
         ),
+        ("[[], {}, {}, []]", "invalid type: sequence"),
+        (r#"{"routes": [], "environments": {"x": [["127.0.0.1:1"]]}}"#, "invalid type: sequence"),
+        (
+            r#"{"routes": [], "environments": {"x": {"endpoints": ["127.0.0.1:1"], "policy": {"maintenance": [60]}}}}"#,
+            "invalid type: sequence, expected struct Maintenance at line 1",
+        ),
+        (r#"{"routes": [{"host": "a", "redirect": ["https"]}]}"#, "invalid type: sequence"),
+        (r#"{"routes": [], "hosts": {"a": {"https": [null]}}}"#, "invalid type: sequence"),
+        (&route(r#""endpoints": ["127.0.0.1:1"], "headers": [["x", "y"]]"#), "invalid type: sequence"),
+        (&route(r#""endpoints": ["127.0.0.1:1"], "request_headers": [{"x": "y"}]"#), "invalid type: sequence"),
         (
             r#"{"routes": [], "environments": {"x": {"endpoints": ["127.0.0.1:1"]}, "x": {"endpoints": ["127.0.0.1:2"]}}}"#,
             "x is there twice at line 1",

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::{NETWORKS_MAX, pem};
 use crate::fields::{is_of_messages, is_said_by_edges};
 use crate::{HOST_MAX_BYTES, Network, normalise_authority};
 
@@ -37,9 +38,10 @@ const COPIES_MAX: usize = 32;
 const AUTHORITY_MS_MAX: u32 = 30_000;
 /// How long it may take if it is not said.
 const AUTHORITY_MS: NonZeroU32 = NonZeroU32::new(5000).expect("it is not 0");
+
 /// Who is let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct Access {
     /// Only clients of these networks, if there are any; others get 403.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -61,7 +63,7 @@ pub struct Access {
 
 /// HTTP Basic authentication (RFC 7617).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Basic {
     /// What the password is for, shown to who is asked for it.
     #[serde(default = "realm")]
@@ -75,7 +77,7 @@ pub struct Basic {
 
 /// Somebody with a password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct User {
     /// Without a colon.
     pub name: String,
@@ -108,7 +110,7 @@ pub enum Authorization {
 
 /// Somebody else decides: asked for each request by a GET with the client's cookies and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct ForwardAuth {
     /// Who is asked: `http://` or `https://`, and whatever follows.
     pub url: String,
@@ -123,6 +125,8 @@ pub struct ForwardAuth {
     pub timeout_ms: NonZeroU32,
 }
 
+crate::object::only!(Access, Basic, User, ForwardAuth);
+
 fn realm() -> String {
     "Restricted".to_owned()
 }
@@ -134,6 +138,9 @@ fn authority_ms() -> NonZeroU32 {
 /// What is wrong with rules of access.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
+    /// Too many.
+    #[error("{0} has at most {NETWORKS_MAX} networks")]
+    Networks(&'static str),
     /// None, or too many.
     #[error("basic.users has from 1 to {USERS_MAX} users")]
     Users,
@@ -153,7 +160,7 @@ pub enum AccessError {
     Url,
     /// It certifies nobody.
     #[error(
-        "forward_auth.ca is certificates as PEM, of up to {CA_MAX_BYTES} bytes, and for a url that begins with https://"
+        "forward_auth.ca is whole certificates as PEM, of up to {CA_MAX_BYTES} bytes, and for a url that begins with https://"
     )]
     Ca,
     /// It cannot be copied.
@@ -174,6 +181,11 @@ impl Access {
     }
 
     pub(super) fn check(&self) -> Result<(), AccessError> {
+        for (name, networks) in [("allow", &self.allow), ("deny", &self.deny)] {
+            if networks.len() > NETWORKS_MAX {
+                return Err(AccessError::Networks(name));
+            }
+        }
         self.basic.as_ref().map_or(Ok(()), Basic::check)?;
         self.forward_auth.as_ref().map_or(Ok(()), ForwardAuth::check)
     }
@@ -287,7 +299,8 @@ impl ForwardAuth {
         if self.url.len() > URL_MAX_BYTES || !self.url.bytes().all(graphic) || self.host().is_none() {
             return Err(AccessError::Url);
         }
-        if self.ca.as_ref().is_some_and(|ca| !self.is_secure() || !is_pem(ca)) {
+        let bearable = |ca: &str| ca.len() <= CA_MAX_BYTES && pem::are_certificates(ca);
+        if self.ca.as_ref().is_some_and(|ca| !self.is_secure() || !bearable(ca)) {
             return Err(AccessError::Ca);
         }
         if self.copy.len() > COPIES_MAX {
@@ -301,12 +314,6 @@ impl ForwardAuth {
         }
         Ok(())
     }
-}
-
-/// Whether it looks like certificates; edges read them.
-fn is_pem(text: &str) -> bool {
-    let plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
-    text.len() <= CA_MAX_BYTES && text.bytes().all(plain) && text.contains("-----BEGIN CERTIFICATE-----")
 }
 
 fn can_be_copied(name: &str) -> bool {

@@ -11,7 +11,7 @@ pub const FIELD_TOKEN_MAX_BYTES: usize = 64;
 
 /// How an environment's requests are spread over its endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Balance {
     /// What decides between endpoints.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -47,7 +47,7 @@ pub enum By {
 /// A second set of endpoints: those of a group, and those that are named. It gets a share of the requests, and those that ask
 /// for it; while none of it can be connected to, the others get them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Canary {
     /// Endpoints with this group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ pub struct Canary {
 
 /// A field or a cookie that a request may have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Sign {
     /// Its name.
     pub name: FieldToken,
@@ -76,6 +76,8 @@ pub struct Sign {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
+
+crate::object::only!(Balance, Canary, Sign);
 
 /// 0 to 100.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -30,7 +30,7 @@ const TYPES: [&str; 12] = [
 
 /// Which answers are compressed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct Compression {
     /// Of these media types.
     #[serde(skip_serializing_if = "are_usual_types")]
@@ -42,6 +42,8 @@ pub struct Compression {
     #[serde(skip_serializing_if = "are_usual_codings")]
     pub codings: Vec<Coding>,
 }
+
+crate::object::only!(Compression);
 
 /// How an answer may be compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ const MS_MAX: u32 = 86_400_000;
 
 /// How much, and how long.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct Limits {
     /// Requests in a time, of everybody together; more get 429.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ pub struct Limits {
 
 /// So many requests in so many seconds, evenly; `burst` of them at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Rate {
     /// How many.
     pub requests: NonZeroU32,
@@ -72,6 +72,8 @@ pub struct Rate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<NonZeroU32>,
 }
+
+crate::object::only!(Limits, Rate);
 
 fn one() -> NonZeroU32 {
     NonZeroU32::MIN

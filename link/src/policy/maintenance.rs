@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::NETWORKS_MAX;
 use crate::Network;
 
 /// When clients may come again, in seconds, if it is not said.
@@ -17,7 +18,7 @@ const HELD_MS_MAX: u32 = 300_000;
 
 /// Requests are answered by 503 with a page that says so, but for those of some networks. None of them wakes anybody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Maintenance {
     /// When clients may come again, in seconds.
     #[serde(default = "retry_after")]
@@ -29,7 +30,7 @@ pub struct Maintenance {
 
 /// Requests wait, their bodies unread, for its end. Once an edge has acknowledged it, no further request reaches an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Pause {
     /// How many requests wait; more get 503.
     #[serde(default = "held")]
@@ -38,6 +39,8 @@ pub struct Pause {
     #[serde(default = "held_ms")]
     pub wait_ms: NonZeroU32,
 }
+
+crate::object::only!(Maintenance, Pause);
 
 fn retry_after() -> NonZeroU32 {
     RETRY_AFTER
@@ -60,6 +63,20 @@ impl Default for Maintenance {
 impl Default for Pause {
     fn default() -> Self {
         Self { requests: HELD_MAX, wait_ms: HELD_MS }
+    }
+}
+
+/// What is wrong with maintenance.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MaintenanceError {
+    /// Too many.
+    #[error("allow has at most {NETWORKS_MAX} networks")]
+    Networks,
+}
+
+impl Maintenance {
+    pub(super) fn check(&self) -> Result<(), MaintenanceError> {
+        if self.allow.len() > NETWORKS_MAX { Err(MaintenanceError::Networks) } else { Ok(()) }
     }
 }
 

@@ -16,7 +16,7 @@ pub const PAGE_MAX_BYTES: usize = 64 << 10;
 
 /// Pages of an environment, by what they say; where there is none, people get the edge's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct Pages {
     /// It is being started; the page asks again by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,6 +40,8 @@ pub struct Pages {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub too_many: Option<Page>,
 }
+
+crate::object::only!(Pages);
 
 /// A page: HTML, in which `{request_id}` and `{retry_after}` are filled in.
 #[derive(Clone, PartialEq, Eq)]

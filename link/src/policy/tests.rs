@@ -10,6 +10,9 @@ fn refused(text: &str) -> String {
 
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// By `openssl req -x509`.
+const CA: &str = include_str!("ca.pem");
+
 fn with_hash(hash: &str) -> String {
     format!(r#"{{"access": {{"basic": {{"users": [{{"name": "ann", "hash": "{hash}"}}]}}}}}}"#)
 }
@@ -18,13 +21,27 @@ fn large_page() -> String {
     format!(r#"{{"pages": {{"failed": "{}"}}}}"#, "x".repeat(PAGE_MAX_BYTES + 1))
 }
 
+fn networks(section: &str, field: &str, count: usize) -> String {
+    let networks: Vec<_> = (0..count).map(|at| format!("\"2001:db8:{at:x}::/48\"")).collect();
+    format!(r#"{{"{section}": {{"{field}": [{}]}}}}"#, networks.join(", "))
+}
+
+#[test]
+fn as_many_networks_as_may_be_are_taken() {
+    for (section, field) in [("access", "allow"), ("access", "deny"), ("maintenance", "allow")] {
+        let policy: Policy = serde_json::from_str(&networks(section, field, 256)).expect("networks");
+        assert_eq!(policy.check(), Ok(()), "{section}.{field}");
+    }
+}
+
 #[test]
 fn a_policy_is_read_as_it_is_written() {
+    let ca = serde_json::to_string(CA).expect("a text");
     for text in [
         "{}",
         r#"{"limits":{"rate":{"requests":100,"per_seconds":1,"burst":200},"concurrency":50,"body_bytes":0,"total_ms":1}}"#,
         r#"{"access":{"allow":["10.0.0.0/8"],"deny":["2001:db8::/32","unix"],"indexed":false}}"#,
-        r#"{"access":{"forward_auth":{"url":"https://a/","ca":"-----BEGIN CERTIFICATE-----\n","timeout_ms":5000}}}"#,
+        &format!(r#"{{"access":{{"forward_auth":{{"url":"https://a/","ca":{ca},"timeout_ms":5000}}}}}}"#),
         r#"{"maintenance":{"retry_after_seconds":60,"allow":["192.0.2.1/32"]}}"#,
         r#"{"pause":{"requests":1000,"wait_ms":60000}}"#,
         r#"{"compression":{}}"#,
@@ -76,6 +93,11 @@ fn hashes_are_of_a_known_kind_and_not_dearer_than_an_edge_can_bear() {
 fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
     let forward = |rest: &str| format!(r#"{{"access": {{"forward_auth": {{{rest}}}}}}}"#);
     for (text, words) in [
+        (r#"[null, null, {}]"#, "invalid type: sequence"),
+        (r#"{"maintenance": [60]}"#, "invalid type: sequence"),
+        (r#"{"pause": [10, 10]}"#, "invalid type: sequence"),
+        (r#"{"limits": {"rate": [10]}}"#, "invalid type: sequence"),
+        (r#"{"access": {"basic": {"users": [["ann", ""]]}}}"#, "invalid type: sequence"),
         (r#"{"limit": {}}"#, "unknown field `limit`"),
         (r#"{"limits": {"rat": 1}}"#, "unknown field `rat`"),
         (r#"{"limits": {"rate": {"requests": 0}}}"#, "expected a nonzero u32"),
@@ -95,9 +117,12 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
             "policy.access: forward_auth.url begins with http:// or https://",
         ),
         (&forward(r#""url": "https:///""#), "forward_auth.url"),
-        (&forward(r#""url": "https://a/", "ca": "ca.pem""#), "policy.access: forward_auth.ca is certificates as PEM"),
-        (&forward(r#""url": "http://a/", "ca": "-----BEGIN CERTIFICATE-----""#), "forward_auth.ca"),
-        (&forward(r#""url": "https://a/", "ca": "-----BEGIN CERTIFICATE-----\u0000""#), "forward_auth.ca"),
+        (
+            &forward(r#""url": "https://a/", "ca": "-----BEGIN CERTIFICATE-----""#),
+            "policy.access: forward_auth.ca is whole certificates as PEM",
+        ),
+        (&forward(&format!(r#""url": "http://a/", "ca": {}"#, serde_json::json!(CA))), "forward_auth.ca"),
+        (&forward(&format!(r#""url": "https://a/", "ca": {}"#, serde_json::json!(CA.repeat(120)))), "of up to 65536"),
         (&forward(r#""url": "http://u@auth.example/""#), "forward_auth.url"),
         (&forward(r#""url": "http://""#), "forward_auth.url"),
         (&forward(r#""url": "http://a b/""#), "forward_auth.url"),
@@ -105,6 +130,9 @@ fn a_policy_that_nobody_can_serve_by_says_what_is_wrong() {
         (&forward(r#""url": "http://a/", "copy": ["x_user"]"#), "\"x_user\" is no field that can be"),
         (&forward(r#""url": "http://a/", "timeout_ms": 30001"#), "forward_auth.timeout_ms is at most 30000"),
         (r#"{"maintenance": {"retry_after_seconds": 0}}"#, "expected a nonzero u32"),
+        (&networks("access", "allow", 257), "policy.access: allow has at most 256 networks"),
+        (&networks("access", "deny", 257), "policy.access: deny has at most 256 networks"),
+        (&networks("maintenance", "allow", 257), "policy.maintenance: allow has at most 256 networks"),
         (r#"{"pause": {"requests": 1001}}"#, "policy.pause: requests is at most 1000"),
         (r#"{"compression": {"types": []}}"#, "policy.compression: types has from 1 to 64 media types"),
         (r#"{"compression": {"types": ["html"]}}"#, "\"html\" is no media type: text/html"),

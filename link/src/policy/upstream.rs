@@ -21,7 +21,7 @@ impl UpstreamProtocol {
 
 /// How connections to instances are kept for later requests; what is not said is the edge's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Pool {
     /// How long one is kept without a request: less than what the application keeps it. 0: each request has a connection of its
     /// own.
@@ -31,6 +31,8 @@ pub struct Pool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
 }
+
+crate::object::only!(Pool);
 
 impl Pool {
     pub(super) fn is_default(&self) -> bool {

@@ -20,7 +20,7 @@ const NAME_MAX_BYTES: usize = 64;
 
 /// What is changed of a head's fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct Edits {
     /// Fields that are there once, and so; by name.
     #[serde(deserialize_with = "once::deserialize", skip_serializing_if = "BTreeMap::is_empty")]
@@ -32,6 +32,8 @@ pub struct Edits {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,
 }
+
+crate::object::only!(Edits);
 
 /// Whose fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

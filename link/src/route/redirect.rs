@@ -6,7 +6,7 @@ use crate::{Host, RoutePath};
 
 /// Where a client is sent. What is not said stays as it was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Redirect {
     /// With which status.
     #[serde(default)]
@@ -27,6 +27,8 @@ pub struct Redirect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace_prefix: Option<RoutePath>,
 }
+
+crate::object::only!(Redirect);
 
 /// Why a status is none of a redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -41,7 +41,7 @@ pub enum PathMatch {
 
 /// What a request's head has to have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct FieldMatch {
     /// A field of that name,
     pub name: FieldName,
@@ -49,6 +49,8 @@ pub struct FieldMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<FieldValue>,
 }
+
+crate::object::only!(FieldMatch);
 
 /// What of a request decides.
 #[derive(Clone, Copy)]

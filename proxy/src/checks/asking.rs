@@ -79,6 +79,11 @@ impl Secure {
     }
 }
 
+/// Whether there is somebody to trust by these certificates.
+pub(super) fn can_trust(ca: &str) -> Result<(), NotSecure> {
+    roots(Some(ca)).map(drop)
+}
+
 fn client<C: Connect + Clone>(connector: C) -> Client<C> {
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::NotPassed;
-use super::asking::{Asker, NotSecure, Secure};
+use super::asking::{Asker, NotSecure, Secure, can_trust};
 use crate::decide::headers::dropped_from_response;
 use crate::decide::refuse::Reason;
 use crate::exchange::Exchange;
@@ -170,6 +170,20 @@ impl Authority {
             _ => {}
         }
     }
+}
+
+/// Certificates of an authority that are other than before, and are to be looked at before they are served by.
+pub(crate) fn new_ca<'p>(policy: &'p policy::Policy, before: Option<&policy::Policy>) -> Option<&'p str> {
+    ca(policy).filter(|new| before.and_then(ca) != Some(new))
+}
+
+fn ca(policy: &policy::Policy) -> Option<&str> {
+    policy.access.as_ref()?.forward_auth.as_ref()?.ca.as_deref()
+}
+
+/// Whether an authority can be asked by these certificates; else why not, in words for their owner.
+pub(crate) fn fits(ca: &str) -> Result<(), String> {
+    can_trust(ca).map_err(|error| format!("policy.access: forward_auth.ca: {}", chain(&error)))
 }
 
 /// An error with all that is behind it.

@@ -15,13 +15,10 @@ use super::compress;
 use crate::decide::edits::Edits;
 use crate::decide::headers::dropped_from_response;
 use crate::decide::refuse::Reason;
-use crate::decide::response::is_clear;
+use crate::decide::response::{is_clear, is_event_stream};
 use crate::exchange::{Exchange, millis};
 use crate::front::head::{Kind, Version};
 use crate::origin::speaks_http2;
-
-/// The begin of the media type of an answer that may be silent for long.
-const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// Takes a head from an instance.
 pub(super) fn from_instance(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
@@ -73,8 +70,7 @@ pub(super) fn for_client(session: &mut Session, response: &mut ResponseHeader, e
     if response.status.is_informational() {
         return Ok(());
     }
-    let content_type = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    if content_type.get(..EVENT_STREAM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(EVENT_STREAM)) {
+    if is_event_stream(&response.headers) {
         exchange.wire.streams.store(true, Ordering::Relaxed);
     }
     let edits = exchange.terms.as_ref().and_then(|terms| terms.answer.as_ref());

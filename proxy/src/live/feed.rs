@@ -23,15 +23,15 @@ use super::drain::Drains;
 use super::signals::{Heard, Signals};
 use super::sites::Site;
 use crate::activity::Activity;
-use crate::checks::Checks;
+use crate::checks::{Checks, forward_auth};
 use crate::config::Limits;
 use crate::front::tls::certificates;
 use crate::metrics::Metrics;
 use crate::overload::{self, Lookout};
 use crate::wake::Wants;
 
-/// New certificates of one update that are parsed before they are taken, at some 0.1 ms each. The rest of a large one is parsed
-/// when it is first needed, as its control plane has checked it.
+/// New certificates, and authorities' of policies, of one update that are parsed before they are taken, at some 0.1 ms each. The rest of
+/// a large one is parsed when it is first needed, as its control plane has checked it.
 const CERTIFICATES_CHECKED: usize = 1000;
 
 /// What the feed knows beyond the live table; the admin listener reads the table, on the same thread.
@@ -155,12 +155,21 @@ impl Feed {
         let (generation, put) = (update.generation, update.put.len());
         let touched = self.touched(&update);
         let (now, mut checked) = (SystemTime::now(), 0);
-        let applied = self.table.borrow_mut().apply_if(update, |new, old| {
-            let Body::Certificate(new) = &new.body else { return Ok(()) };
-            let old = old.and_then(|old| if let Body::Certificate(old) = &old.body { Some(old) } else { None });
-            checked += usize::from(old != Some(new));
-            if checked > CERTIFICATES_CHECKED { Ok(()) } else { certificates::fits(new, old, now) }
-        });
+        let applied =
+            self.table.borrow_mut().apply_if(update, |new, old| match (&new.body, old.map(|old| &old.body)) {
+                (Body::Certificate(new), old) => {
+                    let old = if let Some(Body::Certificate(old)) = old { Some(old) } else { None };
+                    checked += usize::from(old != Some(new));
+                    if checked > CERTIFICATES_CHECKED { Ok(()) } else { certificates::fits(new, old, now) }
+                }
+                (Body::Environment(new), old) => {
+                    let old = if let Some(Body::Environment(old)) = old { Some(&old.policy) } else { None };
+                    let Some(ca) = forward_auth::new_ca(&new.policy, old) else { return Ok(()) };
+                    checked += 1;
+                    if checked > CERTIFICATES_CHECKED { Ok(()) } else { forward_auth::fits(ca) }
+                }
+                (Body::Route(_), _) => Ok(()),
+            });
         let rejected = match applied {
             Ok(rejected) => rejected,
             Err(gap) => {

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use dormouse_link::{EnvironmentId, ObjectId, Report};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -11,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::policy_limits::{of, world};
+use crate::policy_limits::{HOST, of, world};
+use crate::world::{ready, route, under};
 
 /// An authority of certificates, and one of requests that it certified for a name.
 struct Certified {
@@ -104,4 +108,43 @@ async fn nobody_passes_by_the_word_of_an_authority_that_proves_nothing() {
         assert_eq!(authority.asked.load(Ordering::SeqCst), 0, "{what}");
         world.stop().await;
     }
+}
+
+/// PEM of what has the form of a certificate, of a version that there is not.
+fn nearly_a_certificate() -> String {
+    let part = |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).expect("short")], content].concat();
+    let empty = part(0x30, b"");
+    let signed = [part(0xa0, &part(0x02, &[5])), part(0x02, &[1]), empty.repeat(5)].concat();
+    let whole = part(0x30, &[part(0x30, &signed), empty, part(0x03, &[0])].concat());
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(whole))
+}
+
+#[tokio::test]
+async fn a_policy_whose_authority_nobody_can_trust_is_refused_alone_and_the_one_before_serves() {
+    let authority = certified("127.0.0.1").await;
+    let (mut world, origin) = world(&policy(&authority, &authority.ca)).await;
+    assert_eq!(of(&world, "192.0.2.7").await, 200);
+    for (ca, why) in [
+        (
+            nearly_a_certificate(),
+            "policy.access: forward_auth.ca: a certificate that its policy names cannot be trusted",
+        ),
+        (format!("{}{}", authority.ca, nearly_a_certificate()), "policy.access: forward_auth.ca: a certificate that"),
+        (format!("{}-----BEGIN X-----\n", authority.ca), "policy.access: forward_auth.ca: the certificates that"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n".to_owned(), "policy.access: forward_auth.ca is whole certificates"),
+    ] {
+        let from = world.reports.count();
+        let bad = under(&policy(&authority, &ca), ready(HOST, 2, &[&origin]));
+        world.publish([bad, route("b.example"), ready("b.example", 1, &[&origin])]).await;
+        let refused = |report: &Report| matches!(report, Report::Acked { rejected, .. } if !rejected.is_empty());
+        let Report::Acked { rejected, .. } = world.reports.find("a refusal", from, refused).await else { panic!() };
+        assert_eq!(rejected.len(), 1, "{rejected:?}");
+        assert!(rejected[0].reason.starts_with(why), "{}", rejected[0].reason);
+        assert_eq!(rejected[0].id, ObjectId::Environment(EnvironmentId::new(HOST)));
+        // What was refused is not there to be compared with.
+        world.table.objects.remove(&rejected[0].id);
+        assert_eq!((of(&world, "192.0.2.7").await, world.get("b.example", "/").await.status), (200, 200));
+    }
+    assert_eq!(authority.asked.load(Ordering::SeqCst), 5, "who is served was let in");
+    world.stop().await;
 }

@@ -9,7 +9,7 @@ use crate::world::client::Client;
 use crate::world::origin::Origin;
 use crate::world::{World, environment, http2, ready, route, soon, under};
 
-const HOST: &str = "a.example";
+pub(crate) const HOST: &str = "a.example";
 
 /// A world in which clients may say who they are, with an environment under a policy.
 pub(crate) async fn world(policy: &str) -> (World, Origin) {
