@@ -115,7 +115,11 @@ async fn a_policy_that_nobody_can_serve_by_is_refused_with_its_place_and_the_one
     let (status, answer) = world.api("PATCH", "/apps/shop/environments/test", Some(words)).await;
     assert!(status == 422 && answer["detail"].as_str().is_some_and(|detail| detail.contains("\"ann\"")), "{answer}");
     assert_eq!(world.environment("shop", "test").await["sleep_after_ms"], 900_000, "all of it or nothing");
-    let large = json!({ "access": { "deny": vec!["192.0.2.1"; 20_000] } });
+    let names = ["waking", "failed", "maintenance", "bad_gateway", "unavailable", "denied", "too_many"];
+    // Each is as large as it may be, and twice that as JSON.
+    let pages: serde_json::Map<_, _> =
+        names.map(|name| (name.to_owned(), json!("\"".repeat(64 << 10)))).into_iter().collect();
+    let large = json!({ "pages": pages });
     let (status, answer) = world.api("PUT", TEST, Some(large)).await;
     assert!(status == 422 && answer["detail"].as_str().is_some_and(|detail| detail.contains("bytes")), "{answer}");
     assert_eq!(world.policy("GET", TEST, None).await, before);
