@@ -43,9 +43,10 @@ pub(crate) async fn run(stage: &Stage, rounds: usize) -> Result<()> {
     for who in [Who::Bare, Who::BareApart] {
         all.push(Contender { name: who.name().to_owned(), rival: stage.rival(who).await?, hosts: 1 });
     }
-    let observed = [&stage.logging()[..], &["--admin".to_owned(), "127.0.0.1:0".to_owned()]].concat();
     for hosts in SIZES {
         let table = stage.table((0..hosts).map(host))?;
+        let log = stage.logging(&hosts.to_string());
+        let observed = [&log[..], &["--admin".to_owned(), "127.0.0.1:0".to_owned()]].concat();
         for (with, words) in [("", &[][..]), (", logging and scraped", &observed)] {
             let rival = stage.dormouse(&table, words).await?;
             all.push(Contender { name: format!("Dormouse, hosts: {hosts}{with}"), rival, hosts });

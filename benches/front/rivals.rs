@@ -17,9 +17,6 @@ use crate::{HOST, Result, bare, origin};
 /// The table that most is measured with.
 const TABLE: &str = "table.json";
 
-/// The access log of whoever writes one.
-const LOG: &str = "access.log";
-
 /// Whoever is not ready by then hangs.
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -99,7 +96,7 @@ impl Stage {
             Who::Bare => self.bare("steals").await,
             Who::BareApart => self.bare("apart").await,
             Who::Dormouse => self.dormouse(TABLE, &[]).await,
-            Who::DormouseLogging => self.dormouse(TABLE, &self.logging()).await,
+            Who::DormouseLogging => self.dormouse(TABLE, &self.logging("usual")).await,
         }
     }
 
@@ -121,9 +118,9 @@ impl Stage {
         Ok(Rival { pid: child.id().ok_or("it ended")?, _child: child, http, https, admin: None })
     }
 
-    /// The words that turn the access log on.
-    pub(crate) fn logging(&self) -> [String; 2] {
-        ["--access-log".to_owned(), format!("file:{}", self.path(LOG).display())]
+    /// The words that turn the access log on, for one that nobody else writes to.
+    pub(crate) fn logging(&self, of: &str) -> [String; 2] {
+        ["--access-log".to_owned(), format!("file:{}", self.path(&format!("access-{of}.log")).display())]
     }
 
     /// Dormouse with a table of this stage, and words of its own.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -132,12 +133,15 @@ impl Write for Shared {
         }
         let written = match &mut self.file {
             File::Added(file) => return file.write(bytes),
-            File::Rotated(file) => file.write(bytes),
+            // It holds that nobody else makes files of these names, and panics before it writes where somebody did.
+            File::Rotated(file) => catch_unwind(AssertUnwindSafe(|| file.write(bytes)))
+                .unwrap_or_else(|_| Err(io::ErrorKind::NotFound.into())),
         };
         let Err(error) = written else { return written };
         // It has no file any more, and would take everything from now on and keep nothing.
         let mut file = options().open(&self.path)?;
-        // Renamed by the owner before, in a write that had begun: nothing was written yet.
+        // Renamed by the owner before, in a write that had begun, or not to be renamed: nothing was written yet. The next write
+        // looks anew at what files there are.
         let written = if error.kind() == io::ErrorKind::NotFound { file.write(bytes) } else { Err(error) };
         self.file = File::Added(file);
         written
@@ -160,6 +164,28 @@ fn options() -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_somebody_else_made_beside_the_log_do_not_end_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("access.log");
+        let limits = Limits { access_file_bytes: 10, ..Limits::default() };
+        let mut log = Shared::open(path.clone(), &limits, Arc::new(AtomicBool::new(true))).expect("a file");
+        let line = |at: usize| format!("a line of the log, the {at}th\n");
+        for at in 0..20 {
+            if at == 1 || at == 7 {
+                let other = (1..9).map(|kept| path.with_extension(format!("log.{kept}"))).find(|other| !other.exists());
+                std::fs::write(other.expect("one that is free"), "by somebody else").expect("written");
+            }
+            log.write_all(line(at).as_bytes()).expect("written");
+        }
+        let newest = std::fs::read_to_string(&path).expect("the log");
+        assert!(newest.ends_with(&line(19)), "{newest}");
+        let kept = (1..=limits.access_files)
+            .filter_map(|kept| std::fs::read_to_string(path.with_extension(format!("log.{kept}"))).ok());
+        let all: Vec<_> = kept.collect();
+        assert!(all.iter().any(|text| text.contains(&line(17))), "it goes on being rotated: {all:?}");
+    }
 
     #[test]
     fn an_output_is_said_in_one_way_and_a_slip_makes_no_file() {
