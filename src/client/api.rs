@@ -49,13 +49,7 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(String, T), Failure> {
-        let asked = async {
-            let response = self.send(method, path, body).await?;
-            self.text(response).await
-        };
-        let text = show::patiently("asking the control plane", asked).await?;
-        let document = serde_json::from_str(&text).map_err(|error| self.strange().because(&error))?;
-        Ok((text, document))
+        self.answer(method, path, body).await.map(|(_, text, document)| (text, document))
     }
 
     /// Changes what edges serve by: as `document`, and says so where an edge has yet to take it.
@@ -65,17 +59,27 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(String, T), Failure> {
+        let (status, text, document) = self.answer(method, path, body).await?;
+        if status == StatusCode::ACCEPTED {
+            show::note("it is kept, but not every edge has taken it yet; it counts as soon as they have");
+        }
+        Ok((text, document))
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, String, T), Failure> {
         let asked = async {
             let response = self.send(method, path, body).await?;
             let status = response.status();
             Ok::<_, Failure>((status, self.text(response).await?))
         };
         let (status, text) = show::patiently("asking the control plane", asked).await?;
-        if status == StatusCode::ACCEPTED {
-            show::note("it is kept, but not every edge has taken it yet; it counts as soon as they have");
-        }
         let document = serde_json::from_str(&text).map_err(|error| self.strange().because(&error))?;
-        Ok((text, document))
+        Ok((status, text, document))
     }
 
     /// Asks, and gives an answer that is a success, its body unread.

@@ -233,17 +233,9 @@ async fn state(world: &World) -> (Value, BTreeSet<std::ffi::OsString>, Vec<usize
     (apps, folders.flatten().map(|entry| entry.file_name()).collect(), done.map(|what| fake.calls(what)).to_vec())
 }
 
-/// A world with an application, and its state.
-async fn world() -> World {
-    let world = World::fake().await;
-    world.deployed("shop", "the version").await;
-    world.until("shop", "test", "ready").await;
-    world
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_address_of_the_api_wants_the_token() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let (at, token) = world.door();
     let before = state(&world).await;
     let long = [b"Bearer ".as_slice(), &[b'x'; 10_000]].concat();
@@ -277,7 +269,7 @@ async fn every_address_of_the_api_wants_the_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_address_of_the_api_refuses_other_methods_and_says_which_it_takes() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let before = state(&world).await;
     for (_, path) in api_routes() {
         let takes: BTreeSet<&str> =
@@ -301,7 +293,7 @@ async fn every_address_of_the_api_refuses_other_methods_and_says_which_it_takes(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_address_of_the_api_tells_names_that_nothing_has() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let before = state(&world).await;
     for (method, path) in api_routes() {
         for place in ["{app}", "{environment}"] {
@@ -336,7 +328,7 @@ fn api_path(path: &str, method: &str, place: &str) -> &'static str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_address_of_the_api_refuses_documents_and_options_that_it_does_not_know() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let before = state(&world).await;
     let at = world.door().0;
     for (method, path) in api_routes() {
@@ -427,7 +419,7 @@ fn documents(right: &Value, fields: &Fields) -> Vec<(String, Body)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_that_does_not_arrive_is_not_waited_for_for_ever() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let before = state(&world).await;
     let slow = api_routes().into_iter().filter(|(method, path)| matches!(row(method, path), Takes::Document(..)));
     let all = slow.map(|(method, path)| {
@@ -445,7 +437,7 @@ async fn a_document_that_does_not_arrive_is_not_waited_for_for_ever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn git_is_told_what_is_wrong_too() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let before = state(&world).await;
     let (at, token) = world.door();
     let token = format!("Bearer {token}").into_bytes();

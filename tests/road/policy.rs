@@ -33,16 +33,9 @@ impl World {
     }
 }
 
-async fn world() -> World {
-    let world = World::fake().await;
-    world.deployed("shop", "the version").await;
-    world.until("shop", "test", "ready").await;
-    world
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn maintenance_is_served_as_soon_as_it_is_said_and_no_longer() {
-    let world = world().await;
+    let world = World::with_shop().await;
     assert_eq!(world.environment("shop", "test").await["policy"]["maintenance"], false);
     for _ in 0..3 {
         world.set("shop", "test", json!({ "maintenance": true })).await;
@@ -62,7 +55,7 @@ async fn maintenance_is_served_as_soon_as_it_is_said_and_no_longer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_protects_test_and_who_has_none_does_not_wake_it() {
-    let world = world().await;
+    let world = World::with_shop().await;
     world.set("shop", "test", json!({ "passwords": { "ann": hash() } })).await;
     assert!(world.put_to_sleep("shop", "test").await.ok);
     let answer = world.get(HOST).await;
@@ -81,7 +74,7 @@ async fn a_password_protects_test_and_who_has_none_does_not_wake_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_holds_requests_and_its_end_lets_them_go_on() {
-    let world = world().await;
+    let world = World::with_shop().await;
     world.set("shop", "test", json!({ "pause": true })).await;
     let (visitor, mut held) = (world.visitor(), JoinSet::new());
     held.spawn(async move { visitor.get(HOST, "/").await });
@@ -94,7 +87,7 @@ async fn a_pause_holds_requests_and_its_end_lets_them_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_that_nobody_can_serve_by_is_refused_with_its_place_and_the_one_before_stays() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let before = world.policy("PUT", TEST, Some(json!({ "limits": { "concurrency": 7 } }))).await;
     let users = |hash: &str| json!({ "access": { "basic": { "users": [{ "name": "ann", "hash": hash }] } } });
     for (bad, place) in [
@@ -127,7 +120,7 @@ async fn a_policy_that_nobody_can_serve_by_is_refused_with_its_place_and_the_one
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_outlives_restarts_and_deployments_and_is_of_its_environment_alone() {
-    let mut world = world().await;
+    let mut world = World::with_shop().await;
     assert!(world.deploy("shop", "live").await.ok);
     let users = json!([{ "name": "ann", "hash": hash() }]);
     let said = world.policy("PUT", TEST, Some(json!({ "access": { "basic": { "users": users } } }))).await;
@@ -144,7 +137,7 @@ async fn a_policy_outlives_restarts_and_deployments_and_is_of_its_environment_al
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_goes_with_its_application() {
-    let world = world().await;
+    let world = World::with_shop().await;
     world.set("shop", "test", json!({ "maintenance": true })).await;
     assert!(world.follow("DELETE", "/apps/shop").await.ok);
     assert_eq!(world.api("GET", TEST, None).await.0, 404);
@@ -155,7 +148,7 @@ async fn a_policy_goes_with_its_application() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn search_engines_are_for_live_unless_the_policy_says_otherwise() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let robots = async || world.get(HOST).await.headers.get("x-robots-tag").is_some();
     assert!(robots().await);
     world.policy("PUT", TEST, Some(json!({ "limits": { "concurrency": 7 } }))).await;
@@ -168,7 +161,7 @@ async fn search_engines_are_for_live_unless_the_policy_says_otherwise() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_that_comes_while_it_falls_asleep_keeps_nobody_awake() {
-    let world = world().await;
+    let world = World::with_shop().await;
     let (sleep, set) = tokio::join!(world.put_to_sleep("shop", "test"), async {
         let deadline = Instant::now() + SOON;
         for turn in 0_u64.. {

@@ -66,6 +66,14 @@ impl World {
         Self::new(Some(Fake::new()), Crash::default(), Room::Ample).await
     }
 
+    /// On the scripted engine, with an application `shop` whose Test is ready.
+    pub(crate) async fn with_shop() -> Self {
+        let world = Self::fake().await;
+        world.deployed("shop", "the version").await;
+        world.until("shop", "test", "ready").await;
+        world
+    }
+
     /// On the scripted engine, with few addresses.
     pub(crate) async fn narrow_fake() -> Self {
         Self::new(Some(Fake::new()), Crash::default(), Room::Narrow).await
