@@ -61,7 +61,9 @@ impl Api {
     ) -> Result<(String, T), Failure> {
         let (status, text, document) = self.answer(method, path, body).await?;
         if status == StatusCode::ACCEPTED {
-            show::note("it is kept, but not every edge has taken it yet; it counts as soon as they have");
+            show::note(
+                "it is kept, but not every edge serves by it: one that is late will, and why one refused it is in the log",
+            );
         }
         Ok((text, document))
     }
