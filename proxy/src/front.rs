@@ -32,7 +32,6 @@ use tokio::time::{Instant, timeout};
 use crate::access::EndedBy;
 use crate::checks::{self, NotPassed};
 use crate::config::{Http2, Limits, Network};
-use crate::decide::compress::accepts;
 use crate::decide::fields::Fields;
 use crate::decide::forwarded::believed;
 use crate::decide::headers::{Changes, Facts, for_instance};
@@ -223,8 +222,7 @@ fn decided(
     };
     let decision = decide(&request, &edge.live.sites);
     if let Outcome::Route(to) = &decision.outcome {
-        exchange.tried.wish = to.cell.wish(exchange.facts.client, fields);
-        exchange.accepts = to.cell.compresses().then(|| Box::new(accepts(fields)));
+        (exchange.tried.wish, exchange.accepts) = to.cell.note(exchange.facts.client, fields);
     }
     decision
 }

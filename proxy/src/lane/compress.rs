@@ -32,26 +32,35 @@ const OF_OTHER_BYTES: [HeaderName; 6] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// An answer that is being compressed; it counts among those of its worker until it is dropped.
+/// An answer that is being compressed.
 pub(crate) struct Compressing {
     encoder: Encoder,
-    edge: Arc<Edge>,
+    _place: Place,
 }
+
+/// A place among those that a worker compresses; freed with its drop.
+struct Place(Arc<Edge>);
 
 impl Compressing {
     /// Begins, unless as many are under way as there may be.
     fn begin(coding: Coding, edge: &Arc<Edge>) -> Result<Option<Box<Self>>> {
+        // Before there is an encoder, whose memory is what is counted.
+        let Some(_place) = Place::take(edge) else { return Ok(None) };
         let encoder = Encoder::new(coding).or_err(ErrorType::InternalError, "no encoder")?;
-        if enter(&edge.compressing, edge.limits.compressed).is_none() {
-            return Ok(None);
-        }
-        Ok(Some(Box::new(Self { encoder, edge: Arc::clone(edge) })))
+        Ok(Some(Box::new(Self { encoder, _place })))
     }
 }
 
-impl Drop for Compressing {
+impl Place {
+    fn take(edge: &Arc<Edge>) -> Option<Self> {
+        enter(&edge.compressing, edge.limits.compressed)?;
+        Some(Self(Arc::clone(edge)))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.edge.compressing.fetch_sub(1, Ordering::SeqCst);
+        self.0.compressing.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use arc_swap::ArcSwap;
 use dormouse_link::policy::Pause;
 use dormouse_link::{Endpoint, Environment, EnvironmentId, Epoch, Generation, InstanceId, Policy, State};
+use http::HeaderMap;
 use tokio::sync::Notify;
 
 use super::balance::{Ask, Plan, Wish};
@@ -22,6 +23,7 @@ use super::retries::Budget;
 use super::signals::Signals;
 use super::sticky::StickyKey;
 use crate::checks::Checks;
+use crate::decide::compress::accepts;
 use crate::decide::fields::Fields;
 use crate::decide::headers::Scheme;
 use crate::decide::refuse::Reason;
@@ -256,15 +258,12 @@ impl Cell {
         self.offer.load().checks.as_ref().and_then(|checks| checks.body_bytes()).unwrap_or(otherwise)
     }
 
-    /// Whether answers are compressed, by the version that is served now.
-    pub(crate) fn compresses(&self) -> bool {
+    /// What of a request matters for its endpoint, and, where answers are compressed, for its answer.
+    pub(crate) fn note(&self, client: Option<IpAddr>, fields: Fields<'_>) -> (Wish, Option<Box<HeaderMap>>) {
         let offer = self.offer.load();
-        offer.environment.as_ref().is_some_and(|environment| environment.policy.compression.is_some())
-    }
-
-    /// What of a request matters for its endpoint.
-    pub(crate) fn wish(&self, client: Option<IpAddr>, fields: Fields<'_>) -> Wish {
-        self.offer.load().plan.wish(client, fields)
+        let compresses = |environment: &Environment| environment.policy.compression.is_some();
+        let compresses = offer.environment.as_ref().is_some_and(compresses);
+        (offer.plan.wish(client, fields), compresses.then(|| Box::new(accepts(fields))))
     }
 
     /// Whether it is to sleep.
