@@ -118,6 +118,21 @@ async fn a_policy_that_nobody_can_serve_by_is_refused_with_its_place_and_the_one
     assert_eq!(world.policy("GET", TEST, None).await, before);
 }
 
+/// It has the outline of a certificate, of a version that there is not: what only an edge's TLS can judge.
+const NEARLY_A_CERTIFICATE: &str =
+    "-----BEGIN CERTIFICATE-----\nMBkwEqADAgEFAgEBMAAwADAAMAAwADAAAwEA\n-----END CERTIFICATE-----\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_an_edge_refuses_is_kept_and_not_said_to_be_served() {
+    let world = World::with_shop().await;
+    let ask = json!({ "url": "https://127.0.0.1:1/", "ca": NEARLY_A_CERTIFICATE });
+    let (status, answer) = world.api("PUT", TEST, Some(json!({ "access": { "forward_auth": ask } }))).await;
+    assert_eq!(status, 202, "{answer}");
+    assert_eq!(world.get(HOST).await.status, 200, "the version before serves");
+    let said = world.policy("PUT", TEST, Some(json!({}))).await;
+    assert_eq!(said, json!({}), "a later one is served");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_outlives_restarts_and_deployments_and_is_of_its_environment_alone() {
     let mut world = World::with_shop().await;

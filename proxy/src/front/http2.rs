@@ -418,3 +418,6 @@ async fn takes_too_slowly(wire: &Wire, taking: Option<&Taking>, limits: &Limits)
     }
     wire.given_up.store(true, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests;
